@@ -1,0 +1,198 @@
+"""The commands of `nerv-fl`."""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from nerv_fl.cli.live import RunDisplay
+from nerv_fl.errors import NervError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="""Federated learning of the NERV encoder: simulate it, read its reports, check its certificates.
+
+Begin with [bold]nerv-fl simulate quickstart --out runs/quickstart[/bold]: 100 virtual nodes train an encoder by DP-SGD
+(sigma 0.5), a simulated enclave opens their sealed updates, tests the new encoder, values every node and pays it. Then
+open [bold]runs/quickstart/report.html[/bold].""",
+)
+datagen_app = typer.Typer(no_args_is_help=True, help="Generate ledgers, and prove their invariants.")
+bootstrap_app = typer.Typer(no_args_is_help=True, help="Pretrain centrally on public data.")
+app.add_typer(datagen_app, name="datagen")
+app.add_typer(bootstrap_app, name="bootstrap")
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, such as federation.num_nodes=50. Repeatable."),
+]
+
+
+@app.command()
+def simulate(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or the path of a TOML file.")] = "quickstart",
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/RECIPE if left out.")] = None,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a federation of virtual nodes on this machine, and write its report.
+
+    Generates the ledgers, pretrains the encoder, and runs every round through Flower on Ray. Interrupt it whenever
+    you like: the last finished round is kept, and --resume goes on from there with the same results.
+    """
+    from simulations.engine import run  # noqa: PLC0415 (seconds of imports that other commands do not need)
+    from simulations.prepare import load_recipe, open_folder, prepare  # noqa: PLC0415
+
+    config = load_recipe(recipe, overrides=overrides or ())
+    folder = open_folder(out or Path("runs") / config.name, config, resume=resume)
+    display = RunDisplay(Console(stderr=True), config)
+    display.begin(folder.root, rounds_done=max(0, len(folder.rounds()) - 1))
+    with display:
+        prepare(folder, progress=display.stage)
+        run(folder, on_round=display.round)
+    rounds = folder.rounds()
+    if as_json:
+        final = folder.read_manifest().get("final")
+        print(json.dumps({"folder": str(folder.root), "last": asdict(rounds[-1]), "final": final}))
+    else:
+        display.end(rounds, folder.read_manifest(), report=folder.root / "report.html")
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Write a run folder's report.html again from its records."""
+    from nerv_fl.server.report import write_report  # noqa: PLC0415
+
+    print(write_report(folder))
+
+
+@app.command()
+def verify(
+    certificate: Annotated[Path, typer.Argument(help="A file of a run's certificates/.")],
+    root: Annotated[
+        Path | None, typer.Option(help="Public key of the vendor root; the run folder's own (mock) one if left out.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a round's certificate: every byte as the enclave signed it, and a verdict that follows from its numbers.
+
+    Without --root, the root is read from the same run folder, which shows that the file is whole, not who wrote it.
+    """
+    from nerv_fl.strategy.certificate import verify_certificate  # noqa: PLC0415
+    from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, read_vendor_root  # noqa: PLC0415
+
+    pinned = root or certificate.resolve().parent.parent / "enclave" / VENDOR_ROOT_FILE
+    verified = verify_certificate(certificate.read_bytes(), vendor_root=read_vendor_root(pinned))
+    if as_json:
+        print(json.dumps(asdict(verified)))
+        return
+    print(f"valid: round {verified.round_number} of run {verified.run}")
+    print(f"model {verified.model_hash}")
+    print(
+        f"homomorphism bound kept on all of {verified.num_batches:,} batches drawn: at least "
+        f"{100 * verified.pass_fraction_low:.3f} % of the certify pool at 95 % confidence"
+    )
+    print(f"loss lower with p = {verified.p_value:.3g}; signed by an enclave whose hardware is mock")
+
+
+@datagen_app.command("ledger")
+def datagen_ledger(
+    out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
+    chains: Annotated[int, typer.Option(help="Number of chains.")] = 1024,
+    steps: Annotated[int, typer.Option(help="Batches of each chain.")] = 8,
+    accounts: Annotated[int, typer.Option(help="Accounts of a shard.")] = 64,
+    max_transactions: Annotated[int, typer.Option(help="Batches hold 1 to this many transactions.")] = 16,
+    profile: Annotated[str, typer.Option(help="live: roles in registry order; genesis: shuffled, public.")] = "live",
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 7,
+    as_json: Json = False,
+) -> None:
+    """Generate a ledger: chains of states with the batches between them."""
+    from datagen.ledger import generate_ledger  # noqa: PLC0415
+
+    with RunDisplay(Console(stderr=True)) as display:
+        info = generate_ledger(
+            out,
+            chains=chains,
+            steps=steps,
+            accounts=accounts,
+            max_transactions=max_transactions,
+            profile=profile,
+            seed=seed,
+            progress=lambda done: display.stage("data", done, chains, "chains"),
+        )
+    print(json.dumps(asdict(info)) if as_json else f"{out}: {info.num_samples:,} samples, sha256 {info.content_sha256}")
+
+
+@datagen_app.command("verify")
+def datagen_verify(file: Annotated[Path, typer.Argument(help="Ledger file.")], as_json: Json = False) -> None:
+    """Prove a ledger's invariants: supply, balances, replayed batches, changed tokens."""
+    from datagen.invariants import verify_ledger  # noqa: PLC0415
+
+    found = asdict(verify_ledger(file))
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"{name:>18}  {value}")
+
+
+@bootstrap_app.command("encoder")
+def bootstrap_encoder(
+    data: Annotated[Path, typer.Option(help="Ledger file of the genesis profile.")],
+    out: Annotated[Path, typer.Option(help="Safetensors file to write.")],
+    preset: Annotated[str, typer.Option(help="quickstart, small, base or whitepaper.")] = "quickstart",
+    dp: Annotated[bool, typer.Option("--dp", help="Train by DP-SGD (sigma 0.5) and state epsilon.")] = False,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Pretrain the encoder on public data and keep the best weights by held-out loss."""
+    from nerv_fl.bootstrap.pretrain import pretrain  # noqa: PLC0415
+    from nerv_fl.config import build, parse_overrides  # noqa: PLC0415
+
+    chosen = {"model.preset": preset, "bootstrap.dp": dp, **parse_overrides(overrides or ())}
+    config = build(chosen)
+    with RunDisplay(Console(stderr=True), config) as display:
+        result = pretrain(
+            config,
+            data,
+            out=out,
+            progress=lambda step, of, loss: display.stage("bootstrap", step, of, f"held-out loss {loss:.3f}"),
+        )
+    if as_json:
+        print(json.dumps({**asdict(result), "path": str(result.path)}))
+        return
+    measures = result.measures
+    print(f"{out}: best at step {result.best_step}, held-out loss {measures.loss:.4f}")
+    print(f"masked cross-entropy {measures.masked_ce:.4f} nats, relative drift {measures.drift_relative:.3f}")
+    if result.epsilon is not None:
+        unit = f"delta {config.privacy.delta:g} per step record, Poisson sampling, sigma {config.privacy.sigma}"
+        print(f"epsilon {result.epsilon:.2f} at {unit}")
+
+
+def main() -> None:
+    """Run the command line: a NervError is one line on stderr and exit status 1, an interrupt 130."""
+    try:
+        app()
+    except NervError as error:
+        _leave(f"{type(error).__name__}: {error}", status=1)
+    except OSError as error:
+        _leave(f"{error.filename or 'file'}: {error.strerror or error}", status=1)
+    except KeyboardInterrupt:
+        _leave("interrupted; the last finished round is kept, --resume goes on from it", status=130)
+
+
+def _leave(message: str, *, status: int) -> NoReturn:
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]error[/bold red] {escape(message)}")
+    sys.stdout.flush()
+    # Flower's server thread may still wait for replies; the checkpoint is whole at every moment.
+    os._exit(status)

@@ -1,0 +1,162 @@
+"""One node: checks the enclave's evidence, trains on its own shard, accounts for it on disk, and seals its update.
+
+A node's folder holds its signing key, its spending ledger and the last envelope it sent. Asked twice for one round,
+it resends that envelope and never trains twice.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from nerv_fl.client.privacy import Mechanism, SpendingLedger
+from nerv_fl.client.train import Range, Streams, Trainer
+from nerv_fl.config import RunConfig
+from nerv_fl.errors import PrivacyError, SealError
+from nerv_fl.files import write_atomically
+from nerv_fl.models.weights import vector_hash
+from nerv_fl.rng import stream, system_torch_stream, torch_stream
+from nerv_fl.sealing import Context, SigningKey, VerifyKey, check_evidence, encode_update, seal
+from nerv_fl.store import LedgerFile
+
+KEY_FILE: Final = "signing.key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundOrder:
+    """What the server asks for: everything in it is public, and nothing in it is trusted.
+
+    Attributes:
+        run: Name of the run.
+        round_number: From 1.
+        theta_P: The encoder to start from, float32.
+        base_hash: Its hash.
+        evidence: The enclave's signed statement of its keys.
+    """
+
+    run: str
+    round_number: int
+    theta_P: torch.Tensor
+    base_hash: str
+    evidence: str
+
+
+class Node:
+    """A registered node with a private shard.
+
+    Args:
+        number: Its number on the roster.
+        folder: Its own folder.
+        samples: First and past-the-end sample of its shard in the ledger file.
+        config: The settings this node agreed to; the server cannot change them.
+        vendor_root: Pinned public key of the (mock) vendor root.
+        simulated: Whether noise is seeded, for a reproducible simulation; in deployment it is the operating system's.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        folder: Path,
+        *,
+        samples: Range,
+        config: RunConfig,
+        vendor_root: VerifyKey,
+        simulated: bool,
+    ) -> None:
+        self._number = number
+        self._folder = folder
+        self._samples = samples
+        self._config = config
+        self._vendor_root = vendor_root
+        self._simulated = simulated
+        rate = config.training.expected_batch / (samples[1] - samples[0])
+        self._spending = SpendingLedger(
+            folder / "spending.json",
+            mechanism=Mechanism(sigma=config.privacy.sigma, sampling_rate=rate),
+            privacy=config.privacy,
+        )
+
+    def answer(self, order: RoundOrder, *, trainer: Trainer, ledger: LedgerFile) -> bytes:
+        """Return the sealed update for a round: trained now, or the very envelope sent before.
+
+        Args:
+            order: The round.
+            trainer: The process's resident model.
+            ledger: The file that holds the node's shard.
+
+        Raises:
+            SealError: If the evidence does not verify, or the encoder is not the one announced.
+            PrivacyError: If the budget is spent, or the round was answered from another encoder.
+
+        Guarantees:
+            The spending is on disk before the update exists outside this call; nothing but the envelope leaves.
+        """
+        evidence = check_evidence(order.evidence, vendor_root=self._vendor_root, run=order.run)
+        if vector_hash(order.theta_P.numpy()) != order.base_hash:
+            raise SealError(
+                f"encoder of round {order.round_number} does not have the hash {order.base_hash}, which was announced"
+            )
+        stored = self._stored(order)
+        if stored is not None:
+            return stored
+        self._spending.spend(order.run, order.round_number, num_steps=self._config.training.local_steps)
+        update_P = trainer.update(
+            order.theta_P, ledger, samples=self._samples, streams=self._streams(order.round_number)
+        )
+        context = Context(run=order.run, round=order.round_number, node=self._number, base_hash=order.base_hash)
+        envelope = seal(
+            encode_update(update_P.numpy()),
+            context=context,
+            sealing_key=evidence.sealing_key,
+            signing_key=SigningKey.load_private(self._folder / KEY_FILE),
+        )
+        self._store(order, envelope)
+        return envelope
+
+    def _streams(self, round_number: int) -> Streams:
+        seed, number = self._config.seed, self._number
+        noise = torch_stream(seed, "noise", round_number, number) if self._simulated else system_torch_stream()
+        return Streams(
+            sampling=stream(seed, "sampling", round_number, number),
+            masks=stream(seed, "masks", round_number, number),
+            noise=noise,
+        )
+
+    def _stored(self, order: RoundOrder) -> bytes | None:
+        index = self._folder / "sent.json"
+        if not index.exists():
+            return None
+        sent = json.loads(index.read_text(encoding="utf-8"))
+        if (sent["run"], sent["round"]) != (order.run, order.round_number):
+            return None
+        if sent["base_hash"] != order.base_hash:
+            raise PrivacyError(
+                f"node {self._number} answered round {order.round_number} from encoder {sent['base_hash'][:12]}, "
+                f"expected not to be asked again from {order.base_hash[:12]}"
+            )
+        envelope = (self._folder / "sent.envelope").read_bytes()
+        if hashlib.sha256(envelope).hexdigest() != sent["sha256"]:
+            raise PrivacyError(f"node {self._number}'s stored envelope is damaged, expected the one it sent")
+        return envelope
+
+    def _store(self, order: RoundOrder, envelope: bytes) -> None:
+        write_atomically(self._folder / "sent.envelope", envelope)
+        sent = {
+            "run": order.run,
+            "round": order.round_number,
+            "base_hash": order.base_hash,
+            "sha256": hashlib.sha256(envelope).hexdigest(),
+        }
+        write_atomically(self._folder / "sent.json", json.dumps(sent, indent=1).encode())
+
+
+def register(folder: Path) -> VerifyKey:
+    """Make a node's signing key, if it has none, and return the public half for the roster."""
+    path = folder / KEY_FILE
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        SigningKey.generate().save_private(path)
+    return SigningKey.load_private(path).verify_key

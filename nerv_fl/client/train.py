@@ -1,0 +1,105 @@
+"""A node's local training: Poisson-sampled DP-SGD on its own ledger, giving an update and nothing else.
+
+For each local step: draw each of the n records with probability q, form the per-record gradients g_k, and take
+
+    theta <- theta - eta (sum_k g_k min(1, C / |g_k|) + N(0, (sigma C)^2)) / (q n)
+
+The denominator q n is fixed; an empty batch still steps, adds noise and counts.
+
+Source: Abadi et al., "Deep learning with differential privacy", 2016, algorithm 1.
+
+Shapes: B records of one batch, P parameters.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, optim
+
+from nerv_fl.client.privacy import private_optimizer
+from nerv_fl.config import PrivacyConfig, TrainingConfig
+from nerv_fl.models.batch import StateBatch, draw_masks, make_batch
+from nerv_fl.models.encoder import Encoder, get_flat, set_flat
+from nerv_fl.models.layers import empty_grad_samples, per_sample_gradients
+from nerv_fl.models.losses import sample_losses
+from nerv_fl.store import LedgerFile
+
+Range: TypeAlias = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streams:
+    """A node's three independent random streams of one round."""
+
+    sampling: np.random.Generator
+    masks: np.random.Generator
+    noise: torch.Generator
+
+
+class Trainer:
+    """A resident model with its optimiser: built once for each process, used for every node it hosts.
+
+    Args:
+        encoder: The model; its parameters are overwritten at each use.
+        training: Batch and step sizes.
+        privacy: The mechanism.
+        movement_floor: f of the loss.
+    """
+
+    def __init__(
+        self, encoder: Encoder, *, training: TrainingConfig, privacy: PrivacyConfig, movement_floor: float
+    ) -> None:
+        self._encoder = encoder
+        self._training = training
+        self._movement_floor = movement_floor
+        self._optimizer = private_optimizer(
+            encoder,
+            optim.SGD(encoder.parameters(), lr=training.learning_rate),
+            privacy=privacy,
+            expected_batch=training.expected_batch,
+        )
+
+    def update(self, theta_P: Tensor, ledger: LedgerFile, *, samples: Range, streams: Streams) -> Tensor:
+        """Return theta_i - theta after the local steps, float32 (P,).
+
+        Args:
+            theta_P: The round's weights.
+            ledger: The file that holds the node's records.
+            samples: First and past-the-end sample of this node in it.
+            streams: The node's streams of this round.
+        """
+        set_flat(self._encoder, theta_P)
+        self._forget()
+        self._optimizer.generator = streams.noise
+        first, stop = samples
+        rate = self._training.expected_batch / (stop - first)
+        for _ in range(self._training.local_steps):
+            drawn = first + np.flatnonzero(streams.sampling.random(stop - first) < rate)
+            records = ledger.read(drawn)
+            masks = draw_masks(streams.masks, num_samples=len(drawn), num_accounts=self._encoder.preset.num_accounts)
+            self._step(make_batch(records, masks))
+        return get_flat(self._encoder) - theta_P
+
+    def _step(self, batch: StateBatch) -> None:
+        with torch.no_grad():
+            table_AD = self._encoder.table()
+        starts = range(0, batch.num_samples, self._training.micro_batch)
+        for start in starts:
+            part = batch.part(start, start + self._training.micro_batch)
+            with per_sample_gradients(self._encoder):
+                losses = sample_losses(self._encoder, part, table_AD=table_AD, movement_floor=self._movement_floor)
+                losses.loss_B.sum().backward()
+            self._optimizer.signal_skip_step(do_skip=start != starts[-1])
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+        if not starts:
+            empty_grad_samples(self._encoder)
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+
+    def _forget(self) -> None:
+        """Drop what a step that failed half-way left behind: it was another node's."""
+        for parameter in self._encoder.parameters():
+            parameter.grad_sample = parameter.summed_grad = None  # type: ignore[attr-defined]

@@ -1,0 +1,42 @@
+"""Settings: frozen sections, and the one parser for TOML and for Flower's run config."""
+
+from nerv_fl.config.model import PRESET_NAMES, BootstrapConfig, DataConfig, ModelConfig
+from nerv_fl.config.parse import Flat, as_table, build, flatten, parse_overrides, read_recipe, to_toml
+from nerv_fl.config.rounds import (
+    PROTOCOL_BOUND,
+    EnclaveConfig,
+    GateConfig,
+    RewardsConfig,
+    ServerConfig,
+    ValuationConfig,
+)
+from nerv_fl.config.run import RunConfig, SimulationConfig, TrackingConfig
+from nerv_fl.config.training import PROTOCOL_CLIP, PROTOCOL_SIGMA, FederationConfig, PrivacyConfig, TrainingConfig
+
+__all__ = [
+    "PRESET_NAMES",
+    "PROTOCOL_BOUND",
+    "PROTOCOL_CLIP",
+    "PROTOCOL_SIGMA",
+    "BootstrapConfig",
+    "DataConfig",
+    "EnclaveConfig",
+    "FederationConfig",
+    "Flat",
+    "GateConfig",
+    "ModelConfig",
+    "PrivacyConfig",
+    "RewardsConfig",
+    "RunConfig",
+    "ServerConfig",
+    "SimulationConfig",
+    "TrackingConfig",
+    "TrainingConfig",
+    "ValuationConfig",
+    "as_table",
+    "build",
+    "flatten",
+    "parse_overrides",
+    "read_recipe",
+    "to_toml",
+]

@@ -1,0 +1,78 @@
+"""Settings of the encoder, its data and its central pretraining."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from nerv_fl.checks import in_range, one_of
+from nerv_fl.errors import ConfigError
+
+PRESET_NAMES: Final = ("quickstart", "small", "base", "whitepaper")
+"""Sizes of the encoder; `nerv_fl.models.presets` has the numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which encoder is trained. `readout` "mean" is the plain mean, for comparison only."""
+
+    preset: str = "quickstart"
+    readout: str = "balance"
+
+    def __post_init__(self) -> None:
+        """Refuse unknown presets and read-outs."""
+        one_of("model.preset", self.preset, choices=PRESET_NAMES)
+        one_of("model.readout", self.readout, choices=("balance", "mean"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Sizes of the ledgers: chains of `steps` batches of 1..`max_transactions` transactions."""
+
+    steps: int = 8
+    max_transactions: int = 16
+    samples_per_node: int = 4096
+    bootstrap_chains: int = 1024
+    heldout_chains: int = 256
+    search_chains: int = 256
+    certify_chains: int = 4096
+    final_chains: int = 1024
+
+    def __post_init__(self) -> None:
+        """Refuse empty pools, and nodes whose samples are not whole chains."""
+        in_range("data.steps", self.steps, low=1, high=4096)
+        in_range("data.max_transactions", self.max_transactions, low=1, high=256)
+        in_range("data.samples_per_node", self.samples_per_node, low=1, high=10**9)
+        for name in ("bootstrap_chains", "heldout_chains", "search_chains", "certify_chains", "final_chains"):
+            in_range(f"data.{name}", getattr(self, name), low=2, high=10**9)
+        if self.samples_per_node % self.steps:
+            raise ConfigError(
+                f"data.samples_per_node is {self.samples_per_node}, expected a multiple of data.steps = {self.steps}"
+            )
+
+    @property
+    def chains_per_node(self) -> int:
+        """Number of whole chains a node holds."""
+        return self.samples_per_node // self.steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootstrapConfig:
+    """Central pretraining on public data: AdamW, cosine schedule, the drift term in every `drift_every`-th step."""
+
+    steps: int = 400
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 40
+    drift_every: int = 4
+    evaluate_every: int = 100
+    dp: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse schedules that cannot run."""
+        in_range("bootstrap.steps", self.steps, low=0, high=10**9)
+        in_range("bootstrap.batch_size", self.batch_size, low=1, high=10**6)
+        in_range("bootstrap.learning_rate", self.learning_rate, low=0, high=10, open_low=True)
+        in_range("bootstrap.weight_decay", self.weight_decay, low=0, high=1)
+        in_range("bootstrap.warmup_steps", self.warmup_steps, low=0, high=10**9)
+        in_range("bootstrap.drift_every", self.drift_every, low=1, high=10**6)
+        in_range("bootstrap.evaluate_every", self.evaluate_every, low=1, high=10**9)

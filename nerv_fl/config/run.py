@@ -1,0 +1,67 @@
+"""Every setting of a run, and what spans sections.
+
+A default is the quickstart's value.
+"""
+
+from dataclasses import dataclass, field
+
+from nerv_fl.checks import in_range
+from nerv_fl.config.model import BootstrapConfig, DataConfig, ModelConfig
+from nerv_fl.config.rounds import EnclaveConfig, GateConfig, RewardsConfig, ServerConfig, ValuationConfig
+from nerv_fl.config.training import FederationConfig, PrivacyConfig, TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationConfig:
+    """How a simulation is spread over actors; no result depends on it."""
+
+    actors: int = 2
+    blocks: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuse a simulation without actors."""
+        in_range("simulation.actors", self.actors, low=1, high=4096)
+        in_range("simulation.blocks", self.blocks, low=1, high=10**5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Optional mirrors of the round records."""
+
+    tensorboard: bool = False
+    wandb: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Every setting of a run."""
+
+    name: str = "quickstart"
+    seed: int = 7
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
+    federation: FederationConfig = field(default_factory=FederationConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    valuation: ValuationConfig = field(default_factory=ValuationConfig)
+    rewards: RewardsConfig = field(default_factory=RewardsConfig)
+    enclave: EnclaveConfig = field(default_factory=EnclaveConfig)
+    simulation: SimulationConfig = field(default_factory=SimulationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        """Check what spans sections."""
+        in_range("seed", self.seed, low=0, high=2**63 - 1)
+        in_range("training.expected_batch", self.training.expected_batch, low=1, high=self.data.samples_per_node)
+        in_range("gate.search_samples", self.gate.search_samples, low=8, high=self.data.search_chains)
+        in_range("gate.certify_samples", self.gate.certify_samples, low=8, high=self.data.certify_chains)
+        in_range("gate.monitor_samples", self.gate.monitor_samples, low=8, high=self.data.certify_chains)
+        in_range("valuation.gradient_samples", self.valuation.gradient_samples, low=8, high=self.gate.search_samples)
+
+    @property
+    def sampling_rate(self) -> float:
+        """Poisson sampling rate q of a record in one local step."""
+        return self.training.expected_batch / self.data.samples_per_node

@@ -1,0 +1,75 @@
+"""Settings of the nodes: who takes part, what a node computes, and its privacy."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from nerv_fl.checks import in_range, one_of
+from nerv_fl.errors import ConfigError
+
+PROTOCOL_SIGMA: Final = 0.5
+"""DP-SGD noise multiplier (NERV whitepaper v1.01, section 4.3)."""
+
+PROTOCOL_CLIP: Final = 1.0
+"""DP-SGD per-record clipping norm (NERV whitepaper v1.01, section 4.3)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederationConfig:
+    """Who takes part, and when a round is too poor to count."""
+
+    num_nodes: int = 100
+    cohort_size: int = 50
+    num_rounds: int = 20
+    min_heard_fraction: float = 0.7
+    min_updates: int = 2
+    round_timeout_s: float = 600.0
+    node_wait_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Refuse a cohort larger than the federation."""
+        in_range("federation.num_nodes", self.num_nodes, low=1, high=10**6)
+        in_range("federation.cohort_size", self.cohort_size, low=1, high=self.num_nodes)
+        in_range("federation.num_rounds", self.num_rounds, low=1, high=10**6)
+        in_range("federation.min_heard_fraction", self.min_heard_fraction, low=0, high=1)
+        in_range("federation.min_updates", self.min_updates, low=1, high=self.cohort_size)
+        in_range("federation.round_timeout_s", self.round_timeout_s, low=0, high=math.inf, open_low=True)
+        in_range("federation.node_wait_s", self.node_wait_s, low=0, high=math.inf, open_low=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """A node's local work: `local_steps` Poisson batches of expected size `expected_batch`."""
+
+    expected_batch: int = 64
+    local_steps: int = 1
+    learning_rate: float = 1.0
+    micro_batch: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse empty batches."""
+        in_range("training.expected_batch", self.expected_batch, low=1, high=10**6)
+        in_range("training.local_steps", self.local_steps, low=1, high=10**4)
+        in_range("training.learning_rate", self.learning_rate, low=0, high=100, open_low=True)
+        in_range("training.micro_batch", self.micro_batch, low=1, high=10**4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyConfig:
+    """DP-SGD as the protocol fixes it. The unit is one step record: a pair of states and its batch, add or remove."""
+
+    sigma: float = PROTOCOL_SIGMA
+    clip: float = PROTOCOL_CLIP
+    delta: float = 1e-5
+    max_epsilon: float = 8.0
+    unit: str = "record"
+
+    def __post_init__(self) -> None:
+        """Refuse any mechanism but the protocol's."""
+        if self.sigma != PROTOCOL_SIGMA:
+            raise ConfigError(f"privacy.sigma is {self.sigma}, expected {PROTOCOL_SIGMA}: the protocol fixes it")
+        if self.clip != PROTOCOL_CLIP:
+            raise ConfigError(f"privacy.clip is {self.clip}, expected {PROTOCOL_CLIP}: the protocol fixes it")
+        in_range("privacy.delta", self.delta, low=0, high=0.5, open_low=True)
+        in_range("privacy.max_epsilon", self.max_epsilon, low=0, high=math.inf, open_low=True)
+        one_of("privacy.unit", self.unit, choices=("record",))

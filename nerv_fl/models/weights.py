@@ -1,0 +1,60 @@
+"""Weights on disk and by name: safetensors with the facts needed to refuse the wrong file, and the hash of a model.
+
+Shapes: P parameters.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from nerv_fl.errors import CheckpointError
+from nerv_fl.files import write_atomically
+from nerv_fl.models.encoder import Encoder, set_flat
+
+
+def vector_hash(theta_P: npt.NDArray[np.float32]) -> str:
+    """Return the SHA-256 of the weights' float32 little-endian bytes, in hex: the name of a model."""
+    return hashlib.sha256(theta_P.astype("<f4").tobytes()).hexdigest()
+
+
+def save_encoder(path: Path, encoder: Encoder, *, facts: dict[str, object]) -> None:
+    """Write an encoder's named weights atomically, its preset and `facts` in the header."""
+    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in encoder.named_parameters()}
+    header = {"preset": encoder.preset.name, "readout": encoder.readout, "facts": json.dumps(facts, sort_keys=True)}
+    write_atomically(path, save(tensors, metadata=header))
+
+
+def load_encoder(path: Path, encoder: Encoder) -> dict[str, object]:
+    """Copy a file's weights into an encoder and return the facts written with it.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or holds another preset or read-out.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    for name, expected in (("preset", encoder.preset.name), ("readout", encoder.readout)):
+        if header.get(name) != expected:
+            raise CheckpointError(f"{path} holds {name} {header.get(name)!r}, expected {expected!r}")
+    parameters = dict(encoder.named_parameters())
+    if sorted(tensors) != sorted(parameters):
+        raise CheckpointError(f"{path} holds tensors {sorted(tensors)[:3]}..., expected {sorted(parameters)[:3]}...")
+    for name, parameter in parameters.items():
+        if tensors[name].shape != parameter.shape:
+            found, expected_shape = tuple(tensors[name].shape), tuple(parameter.shape)
+            raise CheckpointError(f"{path} holds {name} of shape {found}, expected {expected_shape}")
+    theta_P = torch.cat([tensors[name].reshape(-1) for name in parameters])
+    if not bool(torch.isfinite(theta_P).all()):
+        raise CheckpointError(f"{path} holds NaN or infinite weights, expected finite numbers")
+    set_flat(encoder, theta_P)
+    facts: dict[str, object] = json.loads(header.get("facts", "{}"))
+    return facts

@@ -1,0 +1,146 @@
+"""The schema of the ledger file, and the checks that a file must pass before it is read."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from nerv_fl.errors import DataError
+
+IntArray = npt.NDArray[np.int64]
+
+SCHEMA_VERSION: Final = 1
+DTYPES: Final = {
+    "balances": "int64",
+    "tx/kind": "uint8",
+    "tx/sender": "uint16",
+    "tx/receiver": "uint16",
+    "tx/amount_nano": "int64",
+    "batch/offset": "int64",
+    "chain/supply_nano": "int64",
+}
+# A chunk is what one sample costs to read.
+CHUNK_BYTES: Final = 2**14
+MAX_CHUNK_BYTES: Final = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerInfo:
+    """What a ledger file holds.
+
+    Attributes:
+        chains: Number of chains.
+        steps: Batches of each chain.
+        accounts: Accounts of a state.
+        seed: Seed it was drawn from.
+        profile: `live` or `genesis`.
+        generator: Name and version of the program that drew it.
+        content_sha256: Hash of every value, whatever the compression, as the writer recorded it.
+    """
+
+    chains: int
+    steps: int
+    accounts: int
+    seed: int
+    profile: str
+    generator: str
+    content_sha256: str
+
+    @property
+    def num_samples(self) -> int:
+        """Number of (state, batch, state) samples."""
+        return self.chains * self.steps
+
+
+def fixed_shapes(*, chains: int, steps: int, accounts: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each dataset but the columns of transactions, whose length is drawn.
+
+    >>> fixed_shapes(chains=2, steps=3, accounts=8)
+    {'balances': (2, 4, 8), 'batch/offset': (7,), 'chain/supply_nano': (2,)}
+    """
+    return {
+        "balances": (chains, steps + 1, accounts),
+        "batch/offset": (chains * steps + 1,),
+        "chain/supply_nano": (chains,),
+    }
+
+
+def chunk_shape(shape: tuple[int, ...], *, itemsize: int) -> tuple[int, ...]:
+    """Return the chunk of a dataset: a few chains or rows, 16 KiB of them, or one chain, or of a long chain 1 MiB.
+
+    Args:
+        shape: Of the dataset; an empty one may grow.
+        itemsize: Bytes of a value.
+
+    >>> chunk_shape((1000, 9, 64), itemsize=8)
+    (3, 9, 64)
+    """
+    row = itemsize * math.prod(shape[1:])
+    first = max(1, min(CHUNK_BYTES // row, shape[0] or CHUNK_BYTES))
+    if len(shape) == 1 or row <= MAX_CHUNK_BYTES:
+        return (first, *shape[1:])
+    state = itemsize * shape[-1]
+    return (1, max(1, MAX_CHUNK_BYTES // state), shape[-1])
+
+
+def check_schema(
+    path: Path, *, attributes: Mapping[str, object], datasets: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> LedgerInfo:
+    """Check what a file says of itself.
+
+    Args:
+        path: The file, for messages.
+        attributes: Its attributes.
+        datasets: Type and shape of each of its datasets.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        DataError: If it is foreign, of another version, incomplete, or a dataset is missing or of another type.
+    """
+    version = attributes.get("schema_version")
+    if version is None:
+        raise DataError(f"{path} has no schema_version, expected a ledger file of schema {SCHEMA_VERSION}")
+    if version != SCHEMA_VERSION:
+        raise DataError(f"{path}: schema_version is {version}, expected {SCHEMA_VERSION}")
+    if not attributes.get("complete", False):
+        raise DataError(f"{path} is incomplete: its writer was stopped, expected a whole ledger file")
+    for name, dtype in DTYPES.items():
+        if name not in datasets:
+            raise DataError(f"{path} has no dataset {name}, expected a ledger file")
+        if datasets[name][0] != dtype:
+            raise DataError(f"{path}: {name} is {datasets[name][0]}, expected {dtype}")
+    info = LedgerInfo(
+        chains=(datasets["balances"][1] or (0,))[0],
+        steps=_integer(path, attributes=attributes, name="steps"),
+        accounts=_integer(path, attributes=attributes, name="accounts"),
+        seed=_integer(path, attributes=attributes, name="seed"),
+        profile=_text(path, attributes=attributes, name="profile"),
+        generator=_text(path, attributes=attributes, name="generator"),
+        content_sha256=_text(path, attributes=attributes, name="content_sha256"),
+    )
+    shapes = fixed_shapes(chains=info.chains, steps=info.steps, accounts=info.accounts)
+    for name in DTYPES:
+        shape, expected = datasets[name][1], shapes.get(name, datasets["tx/kind"][1])
+        if shape != expected or (name.startswith("tx/") and len(shape) != 1):
+            raise DataError(f"{path}: {name} has shape {shape}, expected {expected}")
+    return info
+
+
+def _integer(path: Path, *, attributes: Mapping[str, object], name: str) -> int:
+    value = attributes.get(name)
+    if not isinstance(value, (int, np.integer)):
+        raise DataError(f"{path}: attribute {name} is {value!r}, expected an integer")
+    return int(value)
+
+
+def _text(path: Path, *, attributes: Mapping[str, object], name: str) -> str:
+    value = attributes.get(name)
+    if not isinstance(value, str):
+        raise DataError(f"{path}: attribute {name} is {value!r}, expected a text")
+    return value

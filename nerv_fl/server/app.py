@@ -1,0 +1,115 @@
+"""The Flower server: one run folder in, rounds out.
+
+The folder must be prepared: ledgers, bootstrap, roster. Everything the server needs is read from it, so a run that
+was killed goes on from its last checkpoint.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from nerv_fl.models.encoder import Encoder, get_flat
+from nerv_fl.models.presets import get_preset
+from nerv_fl.models.weights import load_encoder
+from nerv_fl.records import RewardRow, RoundRecord
+from nerv_fl.server.checkpoint import has_state, load_state
+from nerv_fl.server.folder import POOLS, RunFolder
+from nerv_fl.server.monitor import Monitor
+from nerv_fl.server.recorder import OnRound, Recorder
+from nerv_fl.server.report import write_report
+from nerv_fl.server.tracking import make_trackers
+from nerv_fl.server.utility import PoolSettings
+from nerv_fl.server.workers import make_pools
+from nerv_fl.strategy.aggregate import Vector
+from nerv_fl.strategy.enclave import Enclave
+from nerv_fl.strategy.identity import EnclaveIdentity
+from nerv_fl.strategy.nerv import NervStrategy
+from nerv_fl.strategy.state import FederationState
+
+
+def ignore_round(_record: RoundRecord, _rows: Sequence[RewardRow]) -> None:
+    """Show nothing."""
+
+
+def build_server_app(
+    load_folder: Callable[[Context], RunFolder], *, num_supernodes: int | None = None, on_round: OnRound = ignore_round
+) -> ServerApp:
+    """Return the ServerApp of the run folder that `load_folder` gives.
+
+    Args:
+        load_folder: Called once, when the app starts.
+        num_supernodes: SuperNodes to wait for; `simulation.blocks` if None.
+        on_round: Told of each finished round.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        """Run the remaining rounds and open the final pool."""
+        folder = load_folder(context)
+        serve(grid, folder, num_supernodes=num_supernodes or folder.config.simulation.blocks, on_round=on_round)
+
+    return app
+
+
+def serve(grid: Grid, folder: RunFolder, *, num_supernodes: int, on_round: OnRound = ignore_round) -> FederationState:
+    """Run a prepared folder's remaining rounds, open the final pool and write the report.
+
+    Raises:
+        NervError: If the folder is not a prepared run, or no SuperNode comes online.
+    """
+    config, manifest = folder.config, folder.read_manifest()
+    bootstrap_P, movement_floor = _bootstrap(folder)
+    settings = PoolSettings(
+        config=config, paths={name: folder.data(name) for name in POOLS}, movement_floor=movement_floor
+    )
+    run = str(manifest["run"])
+    trackers = make_trackers(config.tracking, folder.root)
+    with make_pools(settings) as pools:
+        state, is_new = _state(folder, bootstrap_P)
+        monitor = Monitor(pools, config=config)
+        if is_new:
+            folder.update_manifest(references=monitor.references(bootstrap_P))
+        recorder = Recorder(folder, state, monitor=monitor, config=config, trackers=trackers, on_round=on_round)
+        if is_new:
+            recorder.record_bootstrap()
+        identity = EnclaveIdentity.load_or_create(folder.enclave, run=run)
+        enclave = Enclave(
+            identity, folder.read_roster(), evaluator=pools, config=config, run=run, folder=folder.enclave
+        )
+        strategy = NervStrategy(
+            enclave,
+            state,
+            config=config,
+            run=run,
+            movement_floor=movement_floor,
+            num_supernodes=num_supernodes,
+            commit=recorder.commit,
+        )
+        strategy.start(grid)
+        if "final" not in folder.read_manifest():
+            folder.update_manifest(final=asdict(monitor.final(bootstrap_P, strategy.state.theta_P)))
+    write_report(folder.root)
+    for tracker in trackers:
+        tracker.close()
+    return strategy.state
+
+
+def _bootstrap(folder: RunFolder) -> tuple[Vector, float]:
+    model = folder.config.model
+    encoder = Encoder(get_preset(model.preset), readout=model.readout)
+    facts = load_encoder(folder.bootstrap_path, encoder)
+    return get_flat(encoder).numpy(), float(facts["movement_floor"])  # type: ignore[arg-type]
+
+
+def _state(folder: RunFolder, bootstrap_P: Vector) -> tuple[FederationState, bool]:
+    """Return the state to begin from, and whether no round was recorded yet."""
+    if has_state(folder.checkpoint):
+        state = load_state(folder.checkpoint)
+        folder.cut_after(state.round_number)
+        return state, False
+    folder.cut_after(-1)
+    config = folder.config
+    return FederationState.first(bootstrap_P, num_nodes=config.federation.num_nodes, rewards=config.rewards), True

@@ -1,0 +1,152 @@
+"""The run folder: where everything is, and the appending of a round.
+
+    config.toml  manifest.json  rounds.jsonl  rewards.csv  certificates/round-N.json  checkpoint/  report.html
+    data/        the ledgers: nodes, genesis, search, certify, final
+    bootstrap.safetensors  roster.json  enclave/ (mock sealed storage)  nodes/ (each node's own disk)
+
+A round counts once its checkpoint is written, which happens last. What a crash left behind of a later round is cut
+off when the run is resumed.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nerv_fl.client.host import node_folder
+from nerv_fl.config import RunConfig, read_recipe, to_toml
+from nerv_fl.errors import CheckpointError
+from nerv_fl.files import write_atomically
+from nerv_fl.records import RewardRow, RoundRecord, read_rewards, read_rounds, rewards_to_csv, to_json
+from nerv_fl.sealing import VerifyKey
+
+POOLS = ("search", "certify", "final")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run folder and the few files that are appended to."""
+
+    root: Path
+
+    @property
+    def config_path(self) -> Path:
+        """The settings, complete."""
+        return self.root / "config.toml"
+
+    @property
+    def manifest_path(self) -> Path:
+        """Versions, hashes, reference rows, the final pool's result."""
+        return self.root / "manifest.json"
+
+    @property
+    def rounds_path(self) -> Path:
+        """One JSON object a round."""
+        return self.root / "rounds.jsonl"
+
+    @property
+    def rewards_path(self) -> Path:
+        """One line a node and round."""
+        return self.root / "rewards.csv"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The federation's state."""
+        return self.root / "checkpoint"
+
+    @property
+    def bootstrap_path(self) -> Path:
+        """The encoder before round 1."""
+        return self.root / "bootstrap.safetensors"
+
+    @property
+    def enclave(self) -> Path:
+        """The enclave's keys, evidence and admission log: a TEE's sealed storage, mock."""
+        return self.root / "enclave"
+
+    @property
+    def nodes(self) -> Path:
+        """The nodes' own folders; see `nerv_fl.client.host.node_folder`."""
+        return self.root / "nodes"
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The run's settings."""
+        return read_recipe(self.config_path)
+
+    def data(self, name: str) -> Path:
+        """Return the path of a ledger: "nodes", "genesis" or a pool."""
+        return self.root / "data" / f"{name}.h5"
+
+    def certificate_path(self, round_number: int) -> Path:
+        """Return the path of a round's certificate."""
+        return self.root / "certificates" / f"round-{round_number}.json"
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write the settings; this makes the folder a run's."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.config_path, to_toml(config).encode())
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Read the manifest; empty if there is none yet.
+
+        Raises:
+            CheckpointError: If it is damaged.
+        """
+        if not self.manifest_path.exists():
+            return {}
+        try:
+            manifest: dict[str, Any] = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{self.manifest_path} is not JSON: {error}") from error
+        return manifest
+
+    def update_manifest(self, **facts: object) -> None:
+        """Add facts to the manifest, or replace them."""
+        manifest = self.read_manifest() | facts
+        write_atomically(self.manifest_path, (json.dumps(manifest, indent=1, allow_nan=False) + "\n").encode())
+
+    def write_roster(self, roster: dict[int, VerifyKey]) -> None:
+        """Write the registered nodes' public keys."""
+        texts = {str(node): key.to_text() for node, key in sorted(roster.items())}
+        write_atomically(self.root / "roster.json", json.dumps(texts, indent=1).encode())
+
+    def read_roster(self) -> dict[int, VerifyKey]:
+        """Read the registered nodes' public keys."""
+        texts = json.loads((self.root / "roster.json").read_text(encoding="utf-8"))
+        return {int(node): VerifyKey.from_text(text) for node, text in texts.items()}
+
+    def node(self, number: int) -> Path:
+        """Return one node's folder."""
+        return node_folder(self.nodes, number)
+
+    def append(self, record: RoundRecord, rows: Sequence[RewardRow], *, certificate: str | None) -> None:
+        """Append a round's record, rewards and certificate; the checkpoint that makes it count comes after."""
+        if certificate is not None:
+            path = self.certificate_path(record.round)
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, certificate.encode())
+        with self.rewards_path.open("a", encoding="utf-8") as file:
+            file.write(rewards_to_csv(rows, header=file.tell() == 0))
+        with self.rounds_path.open("a", encoding="utf-8") as file:
+            file.write(to_json(record) + "\n")
+
+    def cut_after(self, round_number: int) -> None:
+        """Remove what a crash left of rounds after `round_number`, a half-written last line included."""
+        if self.rounds_path.exists():
+            lines = [line for line in _whole_lines(self.rounds_path) if json.loads(line)["round"] <= round_number]
+            write_atomically(self.rounds_path, "".join(lines).encode())
+        if self.rewards_path.exists():
+            write_atomically(self.rewards_path, "".join(_whole_lines(self.rewards_path)).encode())
+            rows = [row for row in read_rewards(self.rewards_path) if row.round <= round_number]
+            write_atomically(self.rewards_path, rewards_to_csv(rows, header=True).encode())
+
+    def rounds(self) -> list[RoundRecord]:
+        """Read every record; empty if there is none yet."""
+        return read_rounds(self.rounds_path) if self.rounds_path.exists() else []
+
+
+def _whole_lines(path: Path) -> list[str]:
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,136 @@
+"""Makes each outcome durable: pays, records, checkpoints, reports. A round counts once its checkpoint is written."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from nerv_fl.config import RunConfig
+from nerv_fl.records import RewardRow, RoundRecord, Seconds
+from nerv_fl.server.checkpoint import save_state
+from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.monitor import Monitor, Standing, epsilon_spread
+from nerv_fl.server.report import write_report
+from nerv_fl.server.tracking import Tracker
+from nerv_fl.strategy.nerv import Hearing
+from nerv_fl.strategy.outcome import RoundOutcome
+from nerv_fl.strategy.state import FederationState
+
+OnRound = Callable[[RoundRecord, Sequence[RewardRow]], None]
+
+
+class Recorder:
+    """Commits outcomes to a run folder.
+
+    Args:
+        folder: The run folder.
+        state: The state that stands.
+        monitor: Measures the encoder that stands after each round.
+        config: The run's settings.
+        trackers: Mirrors of the records.
+        on_round: Told of each finished round, for a progress display.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        state: FederationState,
+        *,
+        monitor: Monitor,
+        config: RunConfig,
+        trackers: Sequence[Tracker],
+        on_round: OnRound,
+    ) -> None:
+        self._folder = folder
+        self._state = state
+        self._monitor = monitor
+        self._config = config
+        self._trackers = trackers
+        self._on_round = on_round
+        self._standing = self._last_standing()
+
+    def record_bootstrap(self) -> None:
+        """Record round 0: the encoder as pretraining left it."""
+        started = time.perf_counter()
+        record = RoundRecord(
+            round=0,
+            accepted=True,
+            reason="bootstrap",
+            step=0.0,
+            **_fields(self._standing),
+            epsilon=None,
+            nodes=None,
+            shapley=None,
+            gate=None,
+            value=None,
+            pool_nano=0,
+            carried_nano=0,
+            seconds=Seconds(
+                train=0.0,
+                open=0.0,
+                aggregate=0.0,
+                shapley=0.0,
+                gate=0.0,
+                report=0.0,
+                total=time.perf_counter() - started,
+            ),
+            model_hash=self._state.model_hash,
+        )
+        self._finish(record, [], certificate=None)
+
+    def commit(self, outcome: RoundOutcome, hearing: Hearing) -> FederationState:
+        """Pay, record and checkpoint a round, and return the state that stands."""
+        started = time.perf_counter()
+        carried_nano = self._state.carried_nano
+        self._state, rows, pool_nano = self._state.after(outcome, trained=hearing.trained, rewards=self._config.rewards)
+        if outcome.accepted:
+            self._standing = self._monitor.standing(outcome.theta_P, homomorphism=outcome.homomorphism)
+        epsilon = epsilon_spread(self._state.participations, config=self._config)
+        report = time.perf_counter() - started
+        enclave = asdict(outcome.seconds)
+        record = RoundRecord(
+            round=self._state.round_number,
+            accepted=outcome.accepted,
+            reason=outcome.reason,
+            step=outcome.step,
+            **_fields(self._standing),
+            epsilon=epsilon,
+            nodes=outcome.nodes,
+            shapley=outcome.shapley,
+            gate=outcome.gate,
+            value=outcome.value,
+            pool_nano=pool_nano,
+            carried_nano=carried_nano,
+            seconds=Seconds(
+                train=hearing.seconds, **enclave, report=report, total=hearing.seconds + sum(enclave.values()) + report
+            ),
+            model_hash=self._state.model_hash,
+        )
+        self._finish(record, rows, certificate=outcome.certificate)
+        return self._state
+
+    def _finish(self, record: RoundRecord, rows: Sequence[RewardRow], *, certificate: str | None) -> None:
+        self._folder.append(record, rows, certificate=certificate)
+        save_state(self._folder.checkpoint, self._state)
+        write_report(self._folder.root)
+        for tracker in self._trackers:
+            tracker.round(record)
+        self._on_round(record, rows)
+
+    def _last_standing(self) -> Standing:
+        rounds = self._folder.rounds()
+        if not rounds:
+            return self._monitor.standing(self._state.theta_P)
+        last = rounds[-1]
+        return Standing(
+            homomorphism=last.homomorphism,
+            drift=last.drift,
+            residual_share=last.residual_share,
+            effective_rank=last.effective_rank,
+            loss=last.loss,
+            masked_ce=last.masked_ce,
+        )
+
+
+def _fields(standing: Standing) -> dict[str, Any]:
+    return {name: getattr(standing, name) for name in Standing.__dataclass_fields__}

@@ -1,0 +1,59 @@
+"""What was spent, of which unit, and what that protects."""
+
+from nerv_fl.config import RunConfig
+from nerv_fl.server.report.charts import Chart, Rule, Series, line_chart
+from nerv_fl.server.report.layout import figure, section, strong
+from nerv_fl.server.report.load import Run
+from nerv_fl.server.report.markup import Html, el, join
+from nerv_fl.server.report.numbers import plural, short
+
+
+def mechanism(config: RunConfig) -> Html:
+    """Return what an epsilon of this run refers to: delta, unit, sampling and noise."""
+    delta, rate = short(config.privacy.delta), short(config.sampling_rate)
+    noise = f"sigma {short(config.privacy.sigma)}, clip {short(config.privacy.clip)}"
+    unit = f" (unit: one step record; Poisson sampling, q = {rate}; {noise})"
+    return join(el("span", f"delta {delta}", class_="nowrap"), unit)
+
+
+def privacy_section(run: Run) -> Html:
+    """Return the epsilon of all nodes by round, the budget, and what the unit does and does not protect."""
+    unit = join(
+        "The unit is ",
+        strong("one step record"),
+        ", a pair of states and the batch between them, added or removed. "
+        "One state is in two records and an account is in all of them, so this epsilon protects ",
+        strong("neither a state nor an account"),
+        ".",
+    )
+    noise = (
+        "Noise in a simulation is seeded: its epsilon describes deployment and protects from nobody who knows the seed."
+    )
+    steps = run.config.training.local_steps
+    rate = (
+        f"Each node draws {run.config.training.expected_batch} of its {run.config.data.samples_per_node:,} records in "
+        f"expectation, q = {short(run.config.sampling_rate)}, {plural(steps, 'step')} a round; the "
+        "PRV accountant adds up what a node has spent since round 1, and a node past its budget refuses to train."
+    )
+    return section("privacy", "Privacy spent", prose=(rate, unit, noise), figures=[_chart(run)])
+
+
+def _chart(run: Run) -> Html:
+    spent = {record.round: record.epsilon for record in run.rounds if record.epsilon is not None}
+    if not spent:
+        return el("p", "No node has trained yet, so nothing is spent.", class_="empty")
+    budget = run.config.privacy.max_epsilon
+    chart = Chart(
+        label="Epsilon over rounds, with the budget",
+        series=[
+            Series(name="max", style="main", points={number: item.max for number, item in spent.items()}),
+            Series(name="median", style="second", points={number: item.median for number, item in spent.items()}),
+            Series(name="min", style="faint", points={number: item.min for number, item in spent.items()}),
+        ],
+        rules=[Rule(name="budget", style="bound", value=budget, text=short(budget))] if budget < float("inf") else [],
+        bands={number: (item.min, item.max) for number, item in spent.items()},
+        zero=True,
+        format=lambda value: short(value, digits=2),
+    )
+    note = join("Epsilon at ", mechanism(run.config), ", by node: min, median and max.")
+    return figure("Epsilon spent so far", line_chart(chart), unit="over all nodes", note=note)

@@ -1,0 +1,47 @@
+"""What is mock, and what it takes to get this run again."""
+
+import shlex
+
+from nerv_fl.server.report.layout import section
+from nerv_fl.server.report.load import Run
+from nerv_fl.server.report.markup import Html, el, join
+
+
+def mock_section() -> Html:
+    """Say what stands in for the real thing."""
+    items = (
+        (
+            "Enclave hardware and its vendor root",
+            "are software: envelopes, signatures and evidence are real, the isolation is not.",
+        ),
+        (
+            "Noise",
+            "is seeded in a simulation, so that a run repeats. A deployment takes it from the operating system.",
+        ),
+        ("Ledgers", "are synthetic: accounts with roles, chains of batches. No real balance is in them."),
+    )
+    body = el("dl", *(el("div", el("dt", name), el("dd", text)) for name, text in items), class_="facts")
+    return section("mock", "What is mock", prose=("The protocol's parts that this run only imitates.",), figures=[body])
+
+
+def provenance_section(run: Run) -> Html:
+    """Return versions, hashes and seeds, and the command that gives the same bits again."""
+    name = shlex.quote(run.config.name)
+    commands = el(
+        "pre",
+        el("code", f"nerv-fl simulate {name} --set seed={run.config.seed}\n"),
+        el(
+            "code",
+            "nerv-fl simulate config.toml --out again",
+            el("span", "   # in this folder: every setting"),
+        ),
+    )
+    facts = dict(run.facts)
+    if run.rounds:
+        facts[f"model_hash of round {run.rounds[-1].round}"] = run.rounds[-1].model_hash
+    rows = (el("div", el("dt", key), el("dd", value)) for key, value in facts.items())
+    prose = join(
+        "The same seed, type of processor and versions give the same model hash, values and payouts; "
+        "envelopes, signatures and seconds differ."
+    )
+    return section("provenance", "Provenance", prose=(prose,), figures=[commands, el("dl", *rows, class_="facts code")])

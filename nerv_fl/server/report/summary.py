@@ -1,0 +1,153 @@
+"""The head of the page: what came out, in one sentence, one strip of rounds and a few tiles."""
+
+from nerv_fl.records import FinalPool
+from nerv_fl.server.report.bars import Interval, interval_chart
+from nerv_fl.server.report.layout import chip, strong
+from nerv_fl.server.report.load import Run
+from nerv_fl.server.report.markup import Html, el, join
+from nerv_fl.server.report.numbers import duration, exact_nano, fixed, nerv, percent, plural, short, signed, tiny
+from nerv_fl.server.report.privacy import mechanism
+
+
+def header(run: Run) -> Html:
+    """Return the run's name, state, verdict, strip of rounds and final-pool result."""
+    name = el("h1", run.config.name, el("small", f"seed {run.config.seed}"))
+    top = el("div", el("p", "nerv_fl federated run", class_="eyebrow"), _status(run), class_="top")
+    if not run.rounds:
+        return el("header", top, name, _empty())
+    return el("header", top, name, _verdict(run), _strip(run), _final(run))
+
+
+def tiles(run: Run) -> Html:
+    """Return the numbers that a reader looks for first."""
+    first, last = run.rounds[0], run.rounds[-1]
+    accepted = len(run.federated) - len(run.rejected)
+    nodes = {row.node for row in run.rewards}
+    paid = sum(run.paid_nano.values())
+    rejections = plural(len(run.rejected), "rejection") if run.federated else "none has run yet"
+    delta = short(run.config.privacy.delta)
+    drift, relative = (first.drift.mean, last.drift.mean), (first.drift.relative, last.drift.relative)
+    return el(
+        "dl",
+        _tile("Rounds accepted", f"{accepted} of {len(run.federated)}", note=rejections),
+        _tile("Loss", fixed(last.loss, places=3), note=f"{signed(last.loss - first.loss)} since the bootstrap"),
+        _tile("Drift", tiny(drift[1]), note=f"{_times(*drift)} the bootstrap's"),
+        _tile("Relative drift", percent(relative[1]), note=f"from {percent(relative[0])}"),
+        _tile("Epsilon, at most", _epsilon(run), note=f"at delta {delta}, per step record"),
+        _tile("Paid out", nerv(paid, places=0), note="NERV", title=exact_nano(paid)),
+        _tile("Nodes taking part", f"{len(nodes):,}", note=f"of {run.config.federation.num_nodes:,} registered"),
+        _tile("Wall time", duration(sum(item.seconds.total for item in run.rounds)), note="all rounds together"),
+        class_="tiles",
+    )
+
+
+def _tile(name: str, value: str, *, note: str, title: str | None = None) -> Html:
+    return el("div", el("dt", name), el("dd", value, title=title), el("dd", note, class_="note"))
+
+
+def _status(run: Run) -> Html:
+    planned = run.config.federation.num_rounds
+    if run.complete:
+        return chip(f"complete: {plural(planned, 'round')}", style="good")
+    if not run.rounds:
+        return chip("no round yet", style="quiet")
+    if not run.federated:
+        return chip("bootstrap only", style="quiet")
+    return chip(f"stopped after round {run.rounds[-1].round} of {planned}", style="warn")
+
+
+def _verdict(run: Run) -> Html:
+    first, last = run.rounds[0], run.rounds[-1]
+    if not run.federated:
+        text = join(
+            "Only the bootstrap is recorded: loss ",
+            strong(fixed(first.loss, places=3)),
+            ", drift ",
+            strong(tiny(first.drift.mean)),
+            ". No node has trained yet.",
+        )
+        return el("p", text, class_="verdict")
+    accepted = len(run.federated) - len(run.rejected)
+    parts = [
+        strong(f"{accepted} of {plural(len(run.federated), 'round')}"),
+        " accepted; loss ",
+        strong(f"{fixed(first.loss, places=3)} \N{RIGHTWARDS ARROW} {fixed(last.loss, places=3)}"),
+        "; drift ",
+        strong(f"{tiny(first.drift.mean)} \N{RIGHTWARDS ARROW} {tiny(last.drift.mean)}"),
+    ]
+    if last.epsilon is not None:
+        parts += ["; epsilon max ", strong(_epsilon(run)), " at ", mechanism(run.config)]
+    return el("p", *parts, ".", class_="verdict")
+
+
+def _epsilon(run: Run) -> str:
+    spent = [record.epsilon.max for record in run.rounds if record.epsilon is not None]
+    return short(max(spent), digits=2) if spent else short(None)
+
+
+def _strip(run: Run) -> Html | None:
+    if not run.federated:
+        return None
+    states = {item.round: "accepted" if item.accepted else f"rejected, {item.reason}" for item in run.federated}
+    numbers = range(1, max(run.config.federation.num_rounds, *states) + 1)
+    cells = (_strip_cell(number, states.get(number, "missing")) for number in numbers)
+    return el("ol", *cells, class_="strip", aria_label="Rounds, accepted or rejected")
+
+
+def _strip_cell(number: int, state: str) -> Html:
+    text = f"Round {number}: " + ("not run" if state == "missing" else state)
+    return el("li", el("span", text, class_="hidden"), class_=state.partition(",")[0], title=text)
+
+
+def _final(run: Run) -> Html:
+    final = run.final
+    if final is None:
+        note = (
+            "The final pool stays closed until the last round."
+            if not run.complete
+            else "The final pool was not opened."
+        )
+        return el("p", note, class_="note")
+    verdict = _final_words(final)
+    interval = Interval(
+        name="",
+        value=final.difference,
+        low=final.ci_low,
+        high=final.ci_high,
+        style="good" if final.improved else "bad",
+        text=f"{signed(final.difference)} ({signed(final.ci_low)} to {signed(final.ci_high)})",
+    )
+    drawing = interval_chart(
+        [interval], label="Paired difference of loss on the final pool", title="nats", row_height=26
+    )
+    return el("div", el("div", el("h2", "Final pool, opened once"), verdict), drawing, class_="final")
+
+
+def _final_words(final: FinalPool) -> Html:
+    words = "lower than the bootstrap's" if final.improved else "not shown to be lower than the bootstrap's"
+    text = join(
+        "Held-out loss is ",
+        strong(words),
+        f": {fixed(final.loss_before, places=3)} \N{RIGHTWARDS ARROW} ",
+        f"{fixed(final.loss_after, places=3)} over {plural(final.chains, 'chain')} that no node and no gate has seen, ",
+        f"a paired difference of {signed(final.difference)} nats with the {short(100 * final.confidence)} % interval ",
+        f"{signed(final.ci_low)} to {signed(final.ci_high)}, which ",
+        "includes 0." if final.ci_low <= 0 <= final.ci_high else "excludes 0.",
+    )
+    if final.drift_before is not None and final.drift_after is not None:
+        before, after = tiny(final.drift_before), tiny(final.drift_after)
+        change = el("span", f"{before} \N{RIGHTWARDS ARROW} {after}", class_="nowrap")
+        text = join(text, " Drift there: ", change, ".")
+    return el("p", text)
+
+
+def _times(before: float, after: float) -> str:
+    return f"{short(after / before, digits=2)} \N{MULTIPLICATION SIGN}" if before else short(None)
+
+
+def _empty() -> Html:
+    text = (
+        "No round is recorded yet. The bootstrap writes round 0 as soon as it has an encoder; "
+        "write this report again after that."
+    )
+    return el("p", text, class_="verdict")

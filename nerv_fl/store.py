@@ -1,0 +1,300 @@
+"""The ledger file: chains of states and the batches between them, in HDF5. No other file imports h5py.
+
+    balances          int64  [chains, steps + 1, accounts]   NANO
+    tx/kind           uint8  [transactions]                  0 transfer, 1 mint, 2 burn
+    tx/sender         uint16 [transactions]                  65535 where there is none: a mint
+    tx/receiver       uint16 [transactions]                  65535 where there is none: a burn
+    tx/amount_nano    int64  [transactions]
+    batch/offset      int64  [chains * steps + 1]            where each batch begins in tx, chain-major
+    chain/supply_nano int64  [chains]                        supply at step 0
+
+Sample k is step k % steps of chain k // steps: the state before, the batch, the state after.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Self
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from nerv_fl.errors import ConfigError, DataError
+from nerv_fl.samples import (
+    COLUMNS,
+    Batches,
+    ChainBlock,
+    Columns,
+    ContentDigest,
+    Samples,
+    file_digest,
+    join_batches,
+    misplaced,
+    runs,
+    span_of,
+)
+from nerv_fl.schema import DTYPES, SCHEMA_VERSION, IntArray, LedgerInfo, check_schema, chunk_shape, fixed_shapes
+
+__all__ = ["Batches", "ChainBlock", "LedgerFile", "LedgerInfo", "Samples", "file_digest", "write_ledger"]
+
+# Without shuffling, gzip sees that most balances repeat from step to step.
+COMPRESSION: Final = {"compression": "gzip", "compression_opts": 1}
+MAX_RUN_BYTES: Final = 2**26
+
+
+class LedgerFile:
+    """A ledger file, open for reading; it may be pickled or forked, and then opens the file anew.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: If the file is missing, truncated, incomplete, or not a ledger of this schema.
+
+    Guarantees:
+        `read` decompresses only the chunks that hold the samples asked for.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._handle: h5py.File | None = None
+        self._owner = os.getpid()
+        self._datasets: dict[str, h5py.Dataset] = {}
+        try:
+            self.info = self._describe()
+        except DataError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        """Return the file."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.close()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the open handle behind."""
+        return {"path": self.path, "info": self.info, "_handle": None}
+
+    def close(self) -> None:
+        """Close the file, if this process has it open; the next read opens it again."""
+        if self._handle is not None and self._owner == os.getpid():
+            self._handle.close()
+        self._handle = None
+
+    @property
+    def num_transactions(self) -> int:
+        """Number of transactions of all batches."""
+        return len(self._file()["tx/kind"])
+
+    def require_accounts(self, num_accounts: int) -> None:
+        """Raise unless the ledger has as many accounts as the model.
+
+        Raises:
+            DataError: If the numbers differ.
+        """
+        if self.info.accounts != num_accounts:
+            raise DataError(f"{self.path} has {self.info.accounts} accounts, expected {num_accounts} (the model's)")
+
+    def read(self, sample_ids: IntArray | Sequence[int], *, with_batches: bool = False) -> Samples:
+        """Read samples.
+
+        Args:
+            sample_ids: int [B], each in [0, chains * steps), in any order, repeated or not.
+            with_batches: Whether to read the transactions too.
+
+        Returns:
+            The samples, in the order given.
+
+        Raises:
+            ConfigError: If a sample does not exist.
+            DataError: If the file is damaged.
+        """
+        ids = np.asarray(sample_ids, dtype=np.int64)
+        for wrong in ids[(ids < 0) | (ids >= self.info.num_samples)][:1]:
+            raise ConfigError(f"sample is {wrong}, expected 0 to {self.info.num_samples - 1} (of {self.path})")
+        chain, step = np.divmod(ids, self.info.steps)
+        before, after = np.empty((2, len(ids), self.info.accounts), dtype=np.int64)
+        for group in self._runs(chain):
+            rows, columns = span_of(chain[group], more=1), span_of(step[group], more=2)
+            states = self._slice("balances", (rows, columns))
+            row, column = chain[group] - rows.start, step[group] - columns.start
+            before[group], after[group] = states[row, column], states[row, column + 1]
+        return Samples(
+            before=before,
+            after=after,
+            supply_nano=self._supply_nano[chain],
+            chain=chain,
+            step=step,
+            batches=self._read_batches(ids) if with_batches else None,
+        )
+
+    def read_chains(self, start: int, stop: int) -> ChainBlock:
+        """Read the chains from ``start`` up to, not including, ``stop``, whole.
+
+        Raises:
+            ConfigError: If the range is empty or leaves the file.
+            DataError: If the file is damaged.
+        """
+        if not 0 <= start < stop <= self.info.chains:
+            raise ConfigError(f"chains are {start} to {stop}, expected a range within 0 to {self.info.chains}")
+        span = slice(start * self.info.steps, stop * self.info.steps + 1)
+        offset, (kind, sender, receiver, amount_nano) = self._read_transactions(span)
+        return ChainBlock(
+            balances=self._slice("balances", slice(start, stop)),
+            supply_nano=self._slice("chain/supply_nano", slice(start, stop)),
+            kind=kind,
+            sender=sender,
+            receiver=receiver,
+            amount_nano=amount_nano,
+            counts=np.diff(offset).reshape(stop - start, self.info.steps),
+        )
+
+    def _read_batches(self, ids: IntArray) -> Batches:
+        groups, parts = self._runs(ids // self.info.steps), []
+        for group in groups:
+            span = span_of(ids[group], more=2)
+            parts.append((ids[group] - span.start, *self._read_transactions(span)))
+        return join_batches(groups, parts=parts)
+
+    def _read_transactions(self, span: slice) -> tuple[IntArray, Columns]:
+        """Read the transactions between some offsets, and those offsets from the first on."""
+        offset: IntArray = self._slice("batch/offset", span)
+        total = self.num_transactions
+        for bad in misplaced(offset, total=total)[:1]:
+            chain, step = divmod(span.start + int(bad), self.info.steps)
+            raise DataError(
+                f"{self.path}: chain {chain}, step {step}: batch/offset is {offset[bad]}, "
+                f"expected at least the one before it, and at most {total}"
+            )
+        rows = slice(int(offset[0]), int(offset[-1]))
+        kind, sender, receiver, amount_nano = (self._slice(f"tx/{name}", rows) for name in COLUMNS)
+        return offset - offset[0], (kind, sender, receiver, amount_nano)
+
+    def _runs(self, chain: IntArray) -> list[IntArray]:
+        return runs(chain, limit=max(1, MAX_RUN_BYTES // (8 * self.info.accounts * (self.info.steps + 1))))
+
+    def _describe(self) -> LedgerInfo:
+        file = self._file()
+        found = {name: file[name] for name in DTYPES if isinstance(file.get(name), h5py.Dataset)}
+        datasets = {name: (str(item.dtype), item.shape) for name, item in found.items()}
+        return check_schema(self.path, attributes=dict(file.attrs), datasets=datasets)
+
+    @cached_property
+    def _supply_nano(self) -> IntArray:
+        return self._slice("chain/supply_nano", slice(None))
+
+    def _slice(self, name: str, selection: slice | tuple[slice, ...]) -> npt.NDArray[Any]:
+        file = self._file()
+        try:
+            dataset = self._datasets.get(name) or self._datasets.setdefault(name, file[name])
+            values: npt.NDArray[Any] = dataset[selection]
+        except OSError as error:
+            raise DataError(f"{self.path}: {name} cannot be read ({error}), expected a whole ledger file") from error
+        return values
+
+    def _file(self) -> h5py.File:
+        if self._handle is None or self._owner != os.getpid():
+            self._handle, self._owner, self._datasets = _open(self.path), os.getpid(), {}
+        return self._handle
+
+
+def write_ledger(
+    path: str | Path,
+    blocks: Iterable[ChainBlock],
+    *,
+    chains: int,
+    steps: int,
+    accounts: int,
+    seed: int,
+    profile: str,
+    generator: str,
+) -> LedgerInfo:
+    """Write chains, block after block, to a file that appears under its name only when it is whole.
+
+    Args:
+        path: File to write or replace; its folder is made if need be.
+        blocks: The chains in order; together as many as ``chains``.
+        chains: Number of chains.
+        steps: Batches of each chain.
+        accounts: Accounts of a state.
+        seed: Seed the chains were drawn from.
+        profile: Profile they follow.
+        generator: Name and version of the program that draws them.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        DataError: If the blocks do not have the shape announced.
+
+    Guarantees:
+        Whatever stops the writer, the path holds the old file or the whole new one. Equal blocks give equal bytes.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        os.fchmod(descriptor, 0o644)
+        attributes = {"accounts": accounts, "steps": steps, "seed": seed, "profile": profile, "generator": generator}
+        with h5py.File(name, "w", libver=("v110", "v110")) as file:
+            file.attrs.update({"schema_version": SCHEMA_VERSION, **attributes})
+            _create(file, chains=chains, steps=steps, accounts=accounts)
+            file.attrs["content_sha256"] = _fill(file, blocks, path=path)
+            file.flush()
+            file.attrs["complete"] = True
+        os.fsync(descriptor)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+    with LedgerFile(path) as ledger:
+        return ledger.info
+
+
+def _create(file: h5py.File, *, chains: int, steps: int, accounts: int) -> None:
+    shapes = fixed_shapes(chains=chains, steps=steps, accounts=accounts)
+    for name, dtype in DTYPES.items():
+        shape = shapes.get(name, (0,))
+        chunks = chunk_shape(shape, itemsize=np.dtype(dtype).itemsize)
+        growing = None if name in shapes else (None,)
+        file.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks, maxshape=growing, **COMPRESSION)
+
+
+def _fill(file: h5py.File, blocks: Iterable[ChainBlock], *, path: Path) -> str:
+    """Write every block; return the digest of the content."""
+    digest, done, total = ContentDigest(), 0, 0
+    chains, states, accounts = file["balances"].shape
+    for block in blocks:
+        size = len(block.balances)
+        shape = (done + size, *block.balances.shape[1:])
+        if shape[1:] != (states, accounts) or done + size > chains:
+            raise DataError(f"{path}: the balances to write are {shape}, expected {(chains, states, accounts)}")
+        file["balances"][done : done + size] = block.balances
+        file["chain/supply_nano"][done : done + size] = block.supply_nano
+        first, last = done * (states - 1) + 1, (done + size) * (states - 1) + 1
+        file["batch/offset"][first:last] = total + np.cumsum(block.counts)
+        for name, values in zip(COLUMNS, block.columns(), strict=True):
+            file[f"tx/{name}"].resize((total + len(values),))
+            file[f"tx/{name}"][total:] = values
+        digest.update(block)
+        done, total = done + size, total + len(block.kind)
+    if done != chains:
+        raise DataError(f"{path}: the blocks hold {done} chains, expected {chains}")
+    return digest.hexdigest()
+
+
+def _open(path: Path) -> h5py.File:
+    if not path.is_file():
+        raise DataError(f"{path} does not exist, expected a ledger file")
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise DataError(f"{path} is not a readable HDF5 file ({error}), expected a whole ledger file") from error

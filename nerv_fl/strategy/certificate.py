@@ -1,0 +1,110 @@
+"""The certificate of an accepted round: what was tested, on what, with which result, signed by the enclave.
+
+It stands where the protocol wants a Halo2 proof. It is a signed statement, not a proof: it convinces whoever trusts
+the enclave, whose hardware is mock. Anyone can check that no byte was changed and that the verdict follows from the
+numbers it states.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from nerv_fl.config import PROTOCOL_BOUND, PROTOCOL_SIGMA, RunConfig
+from nerv_fl.errors import SealError
+from nerv_fl.models.homomorphism import clopper_pearson_low
+from nerv_fl.models.weights import vector_hash
+from nerv_fl.records import NodeCounts
+from nerv_fl.sealing import VerifyKey, verify_document
+from nerv_fl.strategy.gate import Candidate, Certification, ratio
+from nerv_fl.strategy.outcome import RoundInput
+
+KIND: Final = "nerv_fl homomorphism certificate"
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """A certificate that holds: its run, round and model, and how many batches were tested."""
+
+    run: str
+    round_number: int
+    model_hash: str
+    num_batches: int
+    pass_fraction_low: float
+    p_value: float
+
+
+def certificate_body(
+    given: RoundInput, candidate: Candidate, verdict: Certification, *, nodes: NodeCounts, run: str, config: RunConfig
+) -> dict[str, object]:
+    """Return the statement that the enclave signs for an accepted candidate."""
+    homomorphism = verdict.homomorphism
+    if homomorphism is None or verdict.p_value is None or verdict.reason:
+        raise SealError(f"round {given.round_number} was rejected ({verdict.reason}), expected an accepted one")
+    limits = asdict(config.gate)
+    del limits["steps"]
+    return {
+        "kind": KIND,
+        "version": VERSION,
+        "run": run,
+        "round": given.round_number,
+        "base_hash": given.base_hash,
+        "model_hash": vector_hash(candidate.theta_P),
+        "step": candidate.step,
+        "preset": config.model.preset,
+        "sigma": config.privacy.sigma,
+        "sampling_seed": verdict.sampling_seed,
+        "limits": {key: value for key, value in limits.items() if isinstance(value, int | float)},
+        "homomorphism": asdict(homomorphism)
+        | {"pass_fraction_low": clopper_pearson_low(homomorphism.n - homomorphism.violations, homomorphism.n)},
+        "p_value": verdict.p_value,
+        "before": asdict(verdict.before),
+        "after": asdict(verdict.after),
+        "nodes": asdict(nodes) | {"refused": dict(nodes.refused)},
+    }
+
+
+def verify_certificate(text: str | bytes, *, vendor_root: VerifyKey, run: str | None = None) -> Verified:
+    """Return what a certificate shows, if it is as the enclave signed it and its verdict follows from its numbers.
+
+    Args:
+        text: Content of a certificate file.
+        vendor_root: Pinned public key of the (mock) vendor root.
+        run: Run it must be of; None accepts any.
+
+    Raises:
+        SealError: Naming what does not hold.
+    """
+    body: Mapping[str, Any] = verify_document(text, vendor_root=vendor_root, run=run)
+    if body.get("kind") != KIND or body.get("version") != VERSION:
+        raise SealError(
+            f"document is {body.get('kind')!r} version {body.get('version')!r}, expected {KIND!r} version {VERSION}"
+        )
+    homomorphism, limits, before, after = (body[key] for key in ("homomorphism", "limits", "before", "after"))
+    passed = homomorphism["n"] - homomorphism["violations"]
+    claims = {
+        "sigma": body["sigma"] == PROTOCOL_SIGMA,
+        "bound": homomorphism["bound"] == PROTOCOL_BOUND and homomorphism["max"] <= PROTOCOL_BOUND,
+        "violations": homomorphism["violations"] == 0 and homomorphism["n"] == limits["bound_batches"],
+        "pass_fraction_low": homomorphism["pass_fraction_low"] == clopper_pearson_low(passed, homomorphism["n"]),
+        "p_value": body["p_value"] <= 1 - limits["confidence"],
+        "masked_ce": ratio(after["masked_ce"], before["masked_ce"]) <= limits["max_masked_ce_ratio"],
+        "relative drift": ratio(after["drift_relative"], before["drift_relative"])
+        <= limits["max_relative_drift_ratio"],
+        "effective rank": ratio(after["effective_rank"], before["effective_rank"]) >= limits["min_rank_ratio"],
+        "mean norm": limits["min_norm"] <= after["mean_norm"] <= limits["max_norm"],
+        "sampling seed": body["sampling_seed"] == body["model_hash"],
+    }
+    broken = [name for name, holds in claims.items() if not holds]
+    if broken:
+        raise SealError(
+            f"certificate of round {body['round']} states numbers that do not support it: {', '.join(broken)}"
+        )
+    return Verified(
+        run=body["run"],
+        round_number=body["round"],
+        model_hash=body["model_hash"],
+        num_batches=homomorphism["n"],
+        pass_fraction_low=homomorphism["pass_fraction_low"],
+        p_value=body["p_value"],
+    )

@@ -1,0 +1,294 @@
+"""The simulated enclave: public keys out, envelopes in, one `RoundOutcome` out.
+
+What is mock is the hardware. This is software in an ordinary process; whoever owns the machine can read its memory.
+What is real is the border: the server hands in envelopes it cannot open and gets back an outcome that holds no single
+update.
+
+    open, check, flag clones -> aggregate -> step search -> gate -> value (Shapley) -> certificate
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nerv_fl.config import RunConfig, ServerConfig
+from nerv_fl.records import GateSummary, NodeCounts, ShapleySummary, ValueSummary
+from nerv_fl.sealing import VerifyKey, sign_document
+from nerv_fl.strategy.aggregate import (
+    Direction,
+    OptimizerState,
+    Vector,
+    add_mean_noise,
+    aggregate,
+    cap_weights,
+    contributions,
+    next_direction,
+)
+from nerv_fl.strategy.certificate import certificate_body
+from nerv_fl.strategy.clones import MergedPlayers, find_clones, merge_clones, split_values
+from nerv_fl.strategy.gate import Candidate, Certification, Evaluator, certify, ratio, search_step
+from nerv_fl.strategy.identity import EnclaveIdentity
+from nerv_fl.strategy.opening import AdmissionLog, Admitted, open_round
+from nerv_fl.strategy.outcome import EnclaveSeconds, NodeValue, RoundInput, RoundOutcome
+from nerv_fl.strategy.valuation import RoundGame, Valuation, value_round
+
+
+class Enclave:
+    """Opens a round's envelopes, decides on the new encoder and values who made it.
+
+    Args:
+        identity: Keys and evidence.
+        roster: Registered nodes' verification keys.
+        evaluator: The held-out pools.
+        config: The run's settings.
+        run: Name of the run.
+        folder: Where the admission log is kept (a TEE's sealed storage, mock).
+    """
+
+    def __init__(
+        self,
+        identity: EnclaveIdentity,
+        roster: Mapping[int, VerifyKey],
+        *,
+        evaluator: Evaluator,
+        config: RunConfig,
+        run: str,
+        folder: Path,
+    ) -> None:
+        self._identity = identity
+        self._roster = roster
+        self._evaluator = evaluator
+        self._config = config
+        self._run = run
+        self._log = AdmissionLog(folder / "admitted.json")
+
+    @property
+    def evidence(self) -> str:
+        """The signed statement of its public keys and code, for nodes to check."""
+        return self._identity.evidence.to_text()
+
+    def process(self, given: RoundInput) -> RoundOutcome:
+        """Run one round on its envelopes; a rejected round leaves encoder and optimiser as they were."""
+        watch = _Watch()
+        admitted = self._open(given)
+        players, counts = self._players(given, admitted)
+        reason = _too_few(counts, config=self._config)
+        watch.lap("open")
+        if reason:
+            return _rejection(given, reason, counts=counts, faults=admitted.faults, watch=watch)
+        step = self._step(given, players)
+        watch.lap("aggregate")
+        if step.candidate.reason:
+            return _rejection(given, step.candidate.reason, counts=counts, faults=admitted.faults, watch=watch)
+        verdict = certify(
+            given.theta_P,
+            step.candidate,
+            evaluator=self._evaluator,
+            config=self._config.gate,
+            seed=self._config.seed,
+            round_number=given.round_number,
+        )
+        watch.lap("gate")
+        if verdict.reason:
+            return _rejection(
+                given, verdict.reason, counts=counts, faults=admitted.faults, watch=watch, verdict=verdict
+            )
+        valuation = value_round(
+            step.game(self._evaluator, self._config), config=self._config, round_number=given.round_number
+        )
+        watch.lap("shapley")
+        body = certificate_body(given, step.candidate, verdict, nodes=counts, run=self._run, config=self._config)
+        return RoundOutcome(
+            accepted=True,
+            reason="",
+            step=step.candidate.step,
+            theta_P=step.candidate.theta_P,
+            optimizer=step.optimizer,
+            homomorphism=verdict.homomorphism,
+            before=verdict.before,
+            after=verdict.after,
+            gate=_gate_summary(verdict),
+            values=_node_values(valuation, admitted.nodes, players),
+            faults=admitted.faults,
+            nodes=counts,
+            shapley=_shapley_summary(valuation),
+            value=ValueSummary(total=valuation.total, empty=valuation.empty),
+            certificate=sign_document(body, key=self._identity.signing_key, evidence=self._identity.evidence),
+            seconds=watch.seconds(),
+        )
+
+    def _open(self, given: RoundInput) -> Admitted:
+        return open_round(
+            given.envelopes,
+            run=self._run,
+            round_number=given.round_number,
+            base_hash=given.base_hash,
+            cohort=given.cohort,
+            roster=self._roster,
+            opening_key=self._identity.opening_key,
+            log=self._log,
+            num_parameters=len(given.theta_P),
+            max_size_bytes=self._config.enclave.max_envelope_bytes,
+        )
+
+    def _players(self, given: RoundInput, admitted: Admitted) -> tuple[MergedPlayers, NodeCounts]:
+        weights = np.array([given.weights.get(node, 1.0) for node in admitted.nodes], dtype=np.float64)
+        if len(weights):
+            weights = cap_weights(weights, max_weight=self._config.server.max_weight)
+        groups = find_clones(admitted.updates_NP, cosine=self._config.enclave.clone_cosine)
+        players = merge_clones(admitted.updates_NP, weights, groups=groups)
+        counts = NodeCounts(
+            sampled=len(given.cohort),
+            heard=len({*admitted.nodes, *admitted.faults}),
+            admitted=len(admitted.nodes),
+            refused=admitted.refused,
+            clones=sum(len(group) for group in groups),
+        )
+        return players, counts
+
+    def _step(self, given: RoundInput, players: MergedPlayers) -> "_Step":
+        config = self._config
+        shares = contributions(players.updates, players.weights, config=config.server)
+        aggregate_P = aggregate(shares, config=config.server)
+        noisy_P = add_mean_noise(aggregate_P, config=config.server, seed=config.seed, round_number=given.round_number)
+        direction, optimizer = next_direction(
+            given.theta_P,
+            given.optimizer,
+            aggregate_P=noisy_P,
+            free_P=_clip(self._evaluator.data_free_descent(given.theta_P), config=config.server),
+            config=config.server,
+        )
+        candidate = search_step(direction, noisy_P, evaluator=self._evaluator, config=config.gate)
+        noise_P = np.asarray(noisy_P - aggregate_P, dtype=np.float32)
+        return _Step(direction=direction, optimizer=optimizer, candidate=candidate, shares_NP=shares, noise_P=noise_P)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """The server's direction and the candidate found along it."""
+
+    direction: Direction
+    optimizer: OptimizerState
+    candidate: Candidate
+    shares_NP: Vector
+    noise_P: Vector
+
+    def game(self, evaluator: Evaluator, config: RunConfig) -> RoundGame:
+        """Return the game whose players are the contributions to this step."""
+        return RoundGame(
+            self.direction,
+            self.shares_NP,
+            noise_P=self.noise_P,
+            candidate=self.candidate,
+            evaluator=evaluator,
+            config=config,
+        )
+
+
+class _Watch:
+    """Wall time of the stages passed so far."""
+
+    def __init__(self) -> None:
+        self._laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._laps[stage] = now - self._last
+        self._last = now
+
+    def seconds(self) -> EnclaveSeconds:
+        return EnclaveSeconds(
+            **{stage: self._laps.get(stage, 0.0) for stage in ("open", "aggregate", "shapley", "gate")}
+        )
+
+
+def _too_few(counts: NodeCounts, *, config: RunConfig) -> str:
+    """Return why a round is too poor to count, in words, or an empty string."""
+    federation = config.federation
+    if counts.heard < federation.min_heard_fraction * counts.sampled:
+        needed = f"{100 * federation.min_heard_fraction:g} % of the cohort"
+        return f"{counts.heard} of {counts.sampled} nodes were heard, expected at least {needed}"
+    if counts.admitted < federation.min_updates:
+        return f"{counts.admitted} updates are valid, expected at least {federation.min_updates}"
+    return ""
+
+
+def _clip(free_P: Vector, *, config: ServerConfig) -> Vector:
+    """Shorten the data-free direction to at most `server.max_free_norm`, so that it never drowns the nodes' signal."""
+    norm = float(np.linalg.norm(free_P))
+    return np.asarray(free_P * min(1.0, config.max_free_norm / max(norm, 1e-12)), dtype=np.float32)
+
+
+def _rejection(
+    given: RoundInput,
+    reason: str,
+    *,
+    counts: NodeCounts,
+    faults: Mapping[int, str],
+    watch: _Watch,
+    verdict: Certification | None = None,
+) -> RoundOutcome:
+    """Return the outcome that changes nothing and values nobody."""
+    return RoundOutcome(
+        accepted=False,
+        reason=reason,
+        step=0.0,
+        theta_P=given.theta_P,
+        optimizer=given.optimizer,
+        homomorphism=verdict.homomorphism if verdict else None,
+        before=verdict.before if verdict else None,
+        after=verdict.after if verdict else None,
+        gate=_gate_summary(verdict),
+        values=(),
+        faults=faults,
+        nodes=counts,
+        shapley=ShapleySummary(method="none", evaluations=0, se_max=None, stop="rejected"),
+        value=ValueSummary(total=None, empty=None),
+        certificate=None,
+        seconds=watch.seconds(),
+    )
+
+
+def _gate_summary(verdict: Certification | None) -> GateSummary:
+    if verdict is None or not verdict.after.finite:
+        return GateSummary(p_value=None, relative_drift=None, rank_ratio=None)
+    return GateSummary(
+        p_value=verdict.p_value,
+        relative_drift=ratio(verdict.after.drift_relative, verdict.before.drift_relative),
+        rank_ratio=ratio(verdict.after.effective_rank, verdict.before.effective_rank),
+    )
+
+
+def _shapley_summary(valuation: Valuation) -> ShapleySummary:
+    result = valuation.result
+    return ShapleySummary(
+        method=result.method,
+        evaluations=result.num_evaluations,
+        se_max=float(result.standard_errors.max()),
+        stop=result.stop_reason,
+    )
+
+
+def _node_values(valuation: Valuation, nodes: tuple[int, ...], players: MergedPlayers) -> tuple[NodeValue, ...]:
+    """Return each node's value; a group of clones shares one player's equally."""
+    result = valuation.result
+    value, error, low, high = (
+        split_values(column, players.membership, num_nodes=len(nodes))
+        for column in (result.values, result.standard_errors, result.ci_low, result.ci_high)
+    )
+    clones = {index for group in players.membership if len(group) > 1 for index in group}
+    return tuple(
+        NodeValue(
+            node=node,
+            value=float(value[index]),
+            standard_error=float(error[index]),
+            ci_low=float(low[index]),
+            ci_high=float(high[index]),
+            is_clone=index in clones,
+        )
+        for index, node in enumerate(nodes)
+    )

@@ -1,0 +1,177 @@
+"""The gate: how far to step, and whether the encoder found there may be committed.
+
+*Step search* tries the server's direction at every step and at 0 on the search pool; the best step that keeps the
+conditions is the candidate, ties going to the smaller. *Certification* then asks fresh chains of the certify pool,
+drawn from a seed that is fixed only by the candidate's hash: is the data loss lower (one-sided paired t-test), are
+the conditions kept, and does the affine encoder keep the homomorphism bound on every batch drawn? The bound tests
+arithmetic, range and finiteness, not learning; the loss is what tests learning.
+
+Shapes: P parameters.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from scipy.stats import ttest_rel
+
+from nerv_fl.config import PROTOCOL_BOUND, GateConfig
+from nerv_fl.ledger import IntArray
+from nerv_fl.models.evaluate import EncoderMeasures, FloatArray, SampleMeasures, summarise
+from nerv_fl.models.weights import vector_hash
+from nerv_fl.records import Homomorphism
+from nerv_fl.rng import stream
+from nerv_fl.strategy.aggregate import Direction, Vector
+
+SEARCH: Final = "search"
+CERTIFY: Final = "certify"
+
+
+class Evaluator(Protocol):
+    """Measures encoders on the held-out pools; it is given whole encoders, never updates."""
+
+    def num_chains(self, pool: str) -> int:
+        """Return the number of chains of a pool."""
+
+    def num_steps(self) -> int:
+        """Return the number of steps of each chain."""
+
+    def measure(self, candidates: Sequence[Vector], pool: str, sample_ids: IntArray) -> list[SampleMeasures]:
+        """Measure each candidate on the same samples under the same masks."""
+
+    def bound(self, candidate: Vector, pool: str, sample_ids: IntArray, *, bound: float) -> Homomorphism:
+        """Test the homomorphism bound on the batches of samples."""
+
+    def data_free_descent(self, theta_P: Vector) -> Vector:
+        """Return minus the gradient of the loss terms that need no data."""
+
+    def gradient_products(
+        self, theta_P: Vector, pool: str, sample_ids: IntArray, *, directions_NP: Vector
+    ) -> FloatArray:
+        """Return minus <grad of sample k's loss, direction i>, float64 (K, N)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """The best step on the search pool; step 0 is the encoder that stands."""
+
+    step: float
+    theta_P: Vector
+    search_loss_B: FloatArray
+    base_loss_B: FloatArray
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certification:
+    """What the certify pool says of a candidate; `reason` is empty if it may be committed."""
+
+    reason: str
+    p_value: float | None
+    before: EncoderMeasures
+    after: EncoderMeasures
+    homomorphism: Homomorphism | None
+    sampling_seed: str
+
+
+def search_step(direction: Direction, aggregate_P: Vector, *, evaluator: Evaluator, config: GateConfig) -> Candidate:
+    """Return the best step of `config.steps` and 0 that keeps the conditions on the search pool."""
+    ids = one_step_per_chain(np.arange(config.search_samples), evaluator.num_steps())
+    steps = sorted(config.steps)
+    thetas = [direction.theta_P, *(direction.candidate(aggregate_P, step=step) for step in steps)]
+    base, *measured = evaluator.measure(thetas, SEARCH, ids)
+    before = summarise(base)
+    best = Candidate(
+        step=0.0,
+        theta_P=direction.theta_P,
+        search_loss_B=base.loss_B,
+        base_loss_B=base.loss_B,
+        reason="no step lowers the loss on the search pool and keeps the conditions",
+    )
+    for step, theta_P, measures in zip(steps, thetas[1:], measured, strict=True):
+        after = summarise(measures)
+        if not broken_condition(before, after, config=config) and after.loss < float(best.search_loss_B.mean()):
+            best = Candidate(
+                step=step, theta_P=theta_P, search_loss_B=measures.loss_B, base_loss_B=base.loss_B, reason=""
+            )
+    return best
+
+
+def certify(
+    theta_P: Vector, candidate: Candidate, *, evaluator: Evaluator, config: GateConfig, seed: int, round_number: int
+) -> Certification:
+    """Judge a candidate on chains drawn after its hash was fixed.
+
+    Args:
+        theta_P: The encoder that stands.
+        candidate: Its challenger.
+        evaluator: The held-out pools.
+        config: Limits.
+        seed: Seed of the run.
+        round_number: Round.
+    """
+    sampling_seed = vector_hash(candidate.theta_P)
+    draw = stream(seed, "certify", round_number, sampling_seed)
+    chains = np.sort(draw.choice(evaluator.num_chains(CERTIFY), size=config.certify_samples, replace=False))
+    steps = draw.integers(evaluator.num_steps(), size=config.certify_samples)
+    ids = chains * evaluator.num_steps() + steps
+    base, measured = evaluator.measure([theta_P, candidate.theta_P], CERTIFY, ids)
+    before, after = summarise(base), summarise(measured)
+    reason = broken_condition(before, after, config=config)
+    p_value, homomorphism = None, None
+    if after.finite:
+        p_value = paired_p_value(base.loss_B, measured.loss_B)
+        if p_value > 1 - config.confidence:
+            reason = reason or f"p-value {p_value:.3g} of a lower loss is above {1 - config.confidence:.3g}"
+        batches = draw.integers(evaluator.num_chains(CERTIFY) * evaluator.num_steps(), size=config.bound_batches)
+        homomorphism = evaluator.bound(candidate.theta_P, CERTIFY, batches, bound=PROTOCOL_BOUND)
+        if homomorphism.violations:
+            reason = reason or f"homomorphism bound broken on {homomorphism.violations} of {homomorphism.n} batches"
+    return Certification(
+        reason=reason,
+        p_value=p_value,
+        before=before,
+        after=after,
+        homomorphism=homomorphism,
+        sampling_seed=sampling_seed,
+    )
+
+
+def broken_condition(before: EncoderMeasures, after: EncoderMeasures, *, config: GateConfig) -> str:
+    """Return the first condition that an encoder breaks against the one before, in words, or an empty string."""
+    if not after.finite:
+        return "the encoder is not finite"
+    checks = (
+        ("masked cross-entropy", ratio(after.masked_ce, before.masked_ce), config.max_masked_ce_ratio, 1),
+        ("relative drift", ratio(after.drift_relative, before.drift_relative), config.max_relative_drift_ratio, 1),
+        ("effective rank", ratio(after.effective_rank, before.effective_rank), config.min_rank_ratio, -1),
+    )
+    for name, value, limit, sign in checks:
+        if sign * value > sign * limit:
+            side = "above" if sign > 0 else "below"
+            return f"{name} is {value:.4f} x before, {side} {limit:g} x"
+    if not config.min_norm <= after.mean_norm <= config.max_norm:
+        return f"mean |V_i| is {after.mean_norm:.3f}, outside {config.min_norm:g}..{config.max_norm:g}"
+    return ""
+
+
+def paired_p_value(before_B: FloatArray, after_B: FloatArray) -> float:
+    """Return the one-sided p-value of "the loss after is not lower", by a paired t-test; 1 if nothing changed."""
+    if np.array_equal(before_B, after_B):
+        return 1.0
+    p_value = float(ttest_rel(before_B, after_B, alternative="greater").pvalue)
+    return 1.0 if math.isnan(p_value) else p_value
+
+
+def one_step_per_chain(chains: IntArray, num_steps: int) -> IntArray:
+    """Return one sample of each chain, its step going round with the chain's number."""
+    return chains * num_steps + chains % num_steps
+
+
+def ratio(after: float, before: float) -> float:
+    """Return after / before; 1 if both are 0, infinite if only `before` is."""
+    if before == 0:
+        return 1.0 if after == 0 else math.inf
+    return after / before

@@ -1,0 +1,81 @@
+"""The enclave's keys and evidence, kept through a restart.
+
+A real TEE would seal these keys to its hardware. Here they lie in a folder, readable by root alone: that is the mock.
+"""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import nerv_fl
+from nerv_fl.files import write_atomically
+from nerv_fl.sealing import Evidence, OpeningKey, SigningKey, VerifyKey, code_hash, issue_evidence
+
+_OPENING, _SIGNING, _EVIDENCE, VENDOR_ROOT_FILE = "opening.key", "signing.key", "evidence.json", "vendor-root.pub"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnclaveIdentity:
+    """The enclave's private keys and the evidence that the mock vendor root signed for them."""
+
+    opening_key: OpeningKey
+    signing_key: SigningKey
+    evidence: Evidence
+    vendor_root: VerifyKey
+
+    @classmethod
+    def create(cls, folder: Path, *, run: str) -> Self:
+        """Make keys for a new run, have a fresh mock vendor root vouch for them, and keep them in `folder`.
+
+        The vendor root's private key is used once and forgotten; its public key is what nodes pin.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        vendor, opening_key, signing_key = SigningKey.generate(), OpeningKey.generate(), SigningKey.generate()
+        evidence = issue_evidence(
+            vendor,
+            sealing_key=opening_key.sealing_key,
+            verify_key=signing_key.verify_key,
+            code_hash=own_code_hash(),
+            run=run,
+            nonce=secrets.token_hex(16),
+        )
+        opening_key.save_private(folder / _OPENING)
+        signing_key.save_private(folder / _SIGNING)
+        write_atomically(folder / VENDOR_ROOT_FILE, vendor.verify_key.to_text().encode())
+        write_atomically(folder / _EVIDENCE, evidence.to_text().encode())
+        return cls(opening_key=opening_key, signing_key=signing_key, evidence=evidence, vendor_root=vendor.verify_key)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the keys of a run that is resumed.
+
+        Raises:
+            SealError: If a file is missing or malformed.
+        """
+        return cls(
+            opening_key=OpeningKey.load_private(folder / _OPENING),
+            signing_key=SigningKey.load_private(folder / _SIGNING),
+            evidence=Evidence.from_text((folder / _EVIDENCE).read_text(encoding="utf-8")),
+            vendor_root=read_vendor_root(folder / VENDOR_ROOT_FILE),
+        )
+
+    @classmethod
+    def load_or_create(cls, folder: Path, *, run: str) -> Self:
+        """Return the run's identity, made at the first start; evidence is written last, so a torn start begins anew."""
+        return cls.load(folder) if (folder / _EVIDENCE).exists() else cls.create(folder, run=run)
+
+
+def read_vendor_root(path: Path) -> VerifyKey:
+    """Read the public key of a mock vendor root.
+
+    Raises:
+        SealError: If the file is not a public key.
+        FileNotFoundError: If there is none.
+    """
+    return VerifyKey.from_text(path.read_text(encoding="utf-8"))
+
+
+def own_code_hash() -> str:
+    """Return the hash of the code that runs in this enclave: every Python file of the package."""
+    return code_hash([Path(nerv_fl.__file__).parent])

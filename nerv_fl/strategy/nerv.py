@@ -1,0 +1,209 @@
+"""The Flower strategy: ask a cohort, hand every envelope to the enclave, commit what it decides.
+
+No other file of the strategy knows Flower.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from nerv_fl.config import RunConfig
+from nerv_fl.errors import AggregationError, ConfigError
+from nerv_fl.rng import stream
+from nerv_fl.strategy.enclave import Enclave
+from nerv_fl.strategy.outcome import RoundInput, RoundOutcome
+from nerv_fl.strategy.state import FederationState
+
+log = logging.getLogger(__name__)
+
+Commit = Callable[[RoundOutcome, "Hearing"], FederationState]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hearing:
+    """Who answered a round.
+
+    Attributes:
+        trained: Nodes that were asked and did not say that they refused: each may have spent privacy.
+        seconds: Wall time from asking to the last answer.
+    """
+
+    trained: frozenset[int]
+    seconds: float
+
+
+class NervStrategy(Strategy):
+    """One federated round after another, from the state of the last.
+
+    Args:
+        enclave: Opens, decides and values.
+        state: Where to begin: the bootstrap, or a checkpoint.
+        config: The run's settings.
+        run: Name of the run.
+        movement_floor: f of the loss, sent to the nodes.
+        num_supernodes: SuperNodes to wait for.
+        commit: Takes each outcome, makes it durable and returns the state that stands.
+    """
+
+    def __init__(
+        self,
+        enclave: Enclave,
+        state: FederationState,
+        *,
+        config: RunConfig,
+        run: str,
+        movement_floor: float,
+        num_supernodes: int,
+        commit: Commit,
+    ) -> None:
+        self._enclave = enclave
+        self._state = state
+        self._config = config
+        self._run = run
+        self._movement_floor = movement_floor
+        self._num_supernodes = num_supernodes
+        self._commit = commit
+        self._asked_at = 0.0
+
+    @property
+    def state(self) -> FederationState:
+        """The state after the last round."""
+        return self._state
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int | None = None,
+        timeout: float | None = None,
+        *_unused: object,
+        **_also_unused: object,
+    ) -> Result:
+        """Run the remaining rounds.
+
+        Unlike Flower's loop it begins after the state's last round, from that state's weights, and no client
+        evaluates: a reply holds the sealed update and nothing else.
+
+        Raises:
+            ConfigError: If other initial weights are given.
+            AggregationError: If no SuperNode comes online in time.
+        """
+        if initial_arrays is not None:
+            raise ConfigError("initial_arrays is given, expected None: the federation's state holds the weights")
+        last_round = num_rounds or self._config.federation.num_rounds
+        for round_number in range(self._state.round_number + 1, last_round + 1):
+            messages = self.configure_train(round_number, self._arrays(), ConfigRecord(), grid)
+            replies = grid.send_and_receive(messages, timeout=timeout or self._config.federation.round_timeout_s)
+            self.aggregate_train(round_number, replies)
+        return Result(arrays=self._arrays())
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask every SuperNode for its part of the round's cohort."""
+        self._asked_at = time.perf_counter()
+        request = ConfigRecord(
+            {
+                **config,
+                "run": self._run,
+                "round": server_round,
+                "base_hash": self._state.model_hash,
+                "evidence": self._enclave.evidence,
+                "movement_floor": self._movement_floor,
+                "cohort": list(self.cohort(server_round)),
+            }
+        )
+        content = RecordDict({"round": request, "theta": arrays})
+        supernodes = sorted(self._wait_for_supernodes(grid))
+        return [
+            Message(content=content, dst_node_id=supernode, message_type=MessageType.TRAIN) for supernode in supernodes
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Hand the round's envelopes to the enclave and commit its outcome."""
+        cohort = self.cohort(server_round)
+        envelopes, refusing = _answers(replies)
+        hearing = Hearing(trained=frozenset(cohort) - refusing, seconds=time.perf_counter() - self._asked_at)
+        outcome = self._enclave.process(
+            RoundInput(
+                round_number=server_round,
+                theta_P=self._state.theta_P,
+                base_hash=self._state.model_hash,
+                optimizer=self._state.optimizer,
+                cohort=cohort,
+                envelopes=envelopes,
+                weights={},
+            )
+        )
+        self._state = self._commit(outcome, hearing)
+        return self._arrays(), MetricRecord({"accepted": int(outcome.accepted), "step": outcome.step})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask nothing: encoders are evaluated on held-out chains that no node has."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return nothing; see `configure_evaluate`."""
+        return None
+
+    def summary(self) -> None:
+        """Log what is about to run."""
+        federation = self._config.federation
+        log.info(
+            "%d of %d nodes a round, from round %d",
+            federation.cohort_size,
+            federation.num_nodes,
+            self._state.round_number,
+        )
+
+    def cohort(self, round_number: int) -> tuple[int, ...]:
+        """Return the round's nodes, ascending, drawn without replacement from (seed, round)."""
+        federation = self._config.federation
+        drawn = stream(self._config.seed, "cohort", round_number).choice(
+            federation.num_nodes, size=federation.cohort_size, replace=False
+        )
+        return tuple(sorted(drawn.tolist()))
+
+    def _arrays(self) -> ArrayRecord:
+        return ArrayRecord([np.asarray(self._state.theta_P)])
+
+    def _wait_for_supernodes(self, grid: Grid) -> Iterable[int]:
+        """Return the SuperNodes online, as soon as all are, or after `federation.node_wait_s` those that are."""
+        deadline = time.monotonic() + self._config.federation.node_wait_s
+        online = list(grid.get_node_ids())
+        while len(online) < self._num_supernodes and time.monotonic() < deadline:
+            time.sleep(0.1)
+            online = list(grid.get_node_ids())
+        if not online:
+            raise AggregationError(
+                f"0 of {self._num_supernodes} SuperNodes came online in {self._config.federation.node_wait_s:g} s"
+            )
+        if len(online) < self._num_supernodes:
+            log.warning(
+                "%d of %d SuperNodes are online; the round goes on without the rest", len(online), self._num_supernodes
+            )
+        return online
+
+
+def _answers(replies: Iterable[Message]) -> tuple[list[bytes], frozenset[int]]:
+    """Return every envelope of the replies, and the nodes that said they refuse; a failed SuperNode is logged."""
+    envelopes: list[bytes] = []
+    refusing: set[int] = set()
+    for reply in replies:
+        if not reply.has_content():
+            log.warning("SuperNode of message %s failed: %s", reply.metadata.reply_to_message_id, reply.error.reason)
+            continue
+        answer = reply.content.config_records["answer"]
+        envelopes.extend(answer["envelopes"])  # type: ignore[arg-type]
+        refusing.update(answer["refusing_nodes"])  # type: ignore[arg-type]
+    return envelopes, frozenset(refusing)

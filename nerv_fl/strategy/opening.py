@@ -1,0 +1,159 @@
+"""Opening a round's envelopes: the first valid one of each node is admitted, the rest are refused and counted.
+
+Shapes: N admitted nodes, P parameters.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nerv_fl.errors import CheckpointError
+from nerv_fl.files import write_atomically
+from nerv_fl.sealing import (
+    Context,
+    EnvelopeRefused,
+    OpeningKey,
+    VerifyKey,
+    decode_update,
+    open_envelope,
+    read_header,
+)
+from nerv_fl.strategy.aggregate import Vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admitted:
+    """What a round's envelopes held.
+
+    Attributes:
+        nodes: Admitted nodes, ascending.
+        updates_NP: Their updates, in that order.
+        refused: Number of envelopes by reason of refusal.
+        faults: Reason by node, where the node's own signature proves the fault.
+    """
+
+    nodes: tuple[int, ...]
+    updates_NP: Vector
+    refused: Mapping[str, int]
+    faults: Mapping[int, str]
+
+
+class AdmissionLog:
+    """Which envelope was first for (round, node): kept on disk, so that a restart cannot be used to send a second one.
+
+    Args:
+        path: JSON file; created at the first admission.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._digests: dict[str, str] = _read_digests(path)
+
+    def is_first(self, round_number: int, node: int, envelope: bytes) -> bool:
+        """Return whether no other envelope was admitted for this round and node."""
+        digest = self._digests.get(f"{round_number}/{node}")
+        return digest is None or digest == hashlib.sha256(envelope).hexdigest()
+
+    def record(self, round_number: int, admitted: Mapping[int, bytes]) -> None:
+        """Remember a round's envelopes; older rounds are forgotten, since their context no longer opens."""
+        self._digests = {
+            f"{round_number}/{node}": hashlib.sha256(envelope).hexdigest() for node, envelope in admitted.items()
+        }
+        write_atomically(self._path, json.dumps(self._digests, indent=1, sort_keys=True).encode())
+
+
+def open_round(
+    envelopes: Iterable[bytes],
+    *,
+    run: str,
+    round_number: int,
+    base_hash: str,
+    cohort: Sequence[int],
+    roster: Mapping[int, VerifyKey],
+    opening_key: OpeningKey,
+    log: AdmissionLog,
+    num_parameters: int,
+    max_size_bytes: int,
+) -> Admitted:
+    """Open a round's envelopes.
+
+    A refusal never stops the round. Reasons are those of the sealing package, and "not-in-cohort", "duplicate" and
+    "not-finite".
+
+    Args:
+        envelopes: Sealed updates, in any order.
+        run: Name of the run.
+        round_number: Round they must be for.
+        base_hash: Hash of the encoder they must start from.
+        cohort: Nodes that were asked.
+        roster: Registered nodes' verification keys.
+        opening_key: The enclave's private key.
+        log: The first envelopes so far.
+        num_parameters: P.
+        max_size_bytes: Largest envelope that is read.
+    """
+    updates: dict[int, Vector] = {}
+    accepted: dict[int, bytes] = {}
+    refused: Counter[str] = Counter()
+    faults: dict[int, str] = {}
+    for envelope in envelopes:
+        node = -1
+        try:
+            node = read_header(envelope, max_size_bytes=max_size_bytes).context.node
+            _require_turn(node, envelope, cohort=cohort, taken=updates, round_number=round_number, log=log)
+            context = Context(run=run, round=round_number, node=node, base_hash=base_hash)
+            payload = open_envelope(
+                envelope, expected=context, roster=roster, opening_key=opening_key, max_size_bytes=max_size_bytes
+            )
+            updates[node] = _finite(decode_update(payload, num_parameters=num_parameters))
+            accepted[node] = envelope
+        except EnvelopeRefused as refusal:
+            refused[refusal.reason] += 1
+            if refusal.attributable:
+                faults[node] = refusal.reason
+    log.record(round_number, accepted)
+    nodes = tuple(sorted(updates))
+    stacked_NP = np.stack([updates[node] for node in nodes]) if nodes else np.zeros((0, num_parameters), np.float32)
+    return Admitted(nodes=nodes, updates_NP=stacked_NP, refused=dict(sorted(refused.items())), faults=faults)
+
+
+def _require_turn(
+    node: int,
+    envelope: bytes,
+    *,
+    cohort: Sequence[int],
+    taken: Mapping[int, Vector],
+    round_number: int,
+    log: AdmissionLog,
+) -> None:
+    if node not in cohort:
+        raise EnvelopeRefused(
+            f"envelope is of node {node}, expected a node of the cohort", "not-in-cohort", attributable=False
+        )
+    if node in taken or not log.is_first(round_number, node, envelope):
+        raise EnvelopeRefused(
+            f"envelope is node {node}'s second for round {round_number}", "duplicate", attributable=False
+        )
+
+
+def _finite(update_P: Vector) -> Vector:
+    if not np.isfinite(update_P).all():
+        wrong = int((~np.isfinite(update_P)).sum())
+        raise EnvelopeRefused(f"update has {wrong} numbers that are not finite", "not-finite", attributable=True)
+    return update_P
+
+
+def _read_digests(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    try:
+        return {str(key): str(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is not an admission log ({error}), expected the file this enclave wrote"
+        ) from error

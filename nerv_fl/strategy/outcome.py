@@ -1,0 +1,97 @@
+"""What goes into the enclave for a round and what comes out: nothing else crosses its border.
+
+Shapes: N admitted nodes, P parameters.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nerv_fl.models.evaluate import EncoderMeasures
+from nerv_fl.records import GateSummary, Homomorphism, NodeCounts, ShapleySummary, ValueSummary
+from nerv_fl.strategy.aggregate import OptimizerState, Vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundInput:
+    """A round as the server hands it to the enclave.
+
+    Attributes:
+        round_number: From 1.
+        theta_P: The encoder that stands, float32.
+        base_hash: Its hash.
+        optimizer: The server optimiser's state.
+        cohort: Nodes that were asked, ascending.
+        envelopes: Sealed updates, in any order.
+        weights: Public weight of a node; 1 where absent.
+    """
+
+    round_number: int
+    theta_P: Vector
+    base_hash: str
+    optimizer: OptimizerState
+    cohort: tuple[int, ...]
+    envelopes: Sequence[bytes]
+    weights: Mapping[int, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeValue:
+    """What a node's update was worth, in units of loss (nats), with its standard error and 95 % interval."""
+
+    node: int
+    value: float
+    standard_error: float
+    ci_low: float
+    ci_high: float
+    is_clone: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnclaveSeconds:
+    """Wall time of the enclave's stages."""
+
+    open: float
+    aggregate: float
+    shapley: float
+    gate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundOutcome:
+    """What the enclave says of a round: never an update.
+
+    Attributes:
+        accepted: Whether the new encoder is committed.
+        reason: Empty, or why the round was rejected.
+        step: The accepted step; 0 if rejected.
+        theta_P: The encoder that stands afterwards.
+        optimizer: The optimiser state that stands afterwards.
+        homomorphism: Bound test of the candidate, or None if there was none.
+        before: Certify measures of the encoder before, or None.
+        after: The same of the candidate.
+        gate: P-value and ratios.
+        values: A value for each admitted node; empty if rejected.
+        faults: Refusal reason of each node whose fault its own signature proves.
+        nodes: Counts.
+        shapley: How it was valued.
+        value: Utility of the cohort and of the empty coalition.
+        certificate: Signed text, or None if no candidate came that far.
+        seconds: Wall time.
+    """
+
+    accepted: bool
+    reason: str
+    step: float
+    theta_P: Vector
+    optimizer: OptimizerState
+    homomorphism: Homomorphism | None
+    before: EncoderMeasures | None
+    after: EncoderMeasures | None
+    gate: GateSummary
+    values: tuple[NodeValue, ...]
+    faults: Mapping[int, str]
+    nodes: NodeCounts
+    shapley: ShapleySummary
+    value: ValueSummary
+    certificate: str | None
+    seconds: EnclaveSeconds

@@ -1,0 +1,238 @@
+"""Who is paid what: a round's pool, its division in integer NANO, and reputation.
+
+    payout_i = pool * phi_i+ R_i / sum_j phi_j+ R_j
+
+with phi+ the lower confidence bound of the value, cut at 0, and R the reputation. Scores and reputations are floats,
+which are exact fractions; from there on everything is integer arithmetic, so payouts sum to the pool to the last NANO
+and do not depend on the machine. Noise around zero has a lower bound below zero and earns nothing.
+
+Source: NERV whitepaper v1.01, section 4.3 (pool split, slashing) and the emission table of its tokenomics.
+
+Shapes: N nodes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor, isfinite
+from statistics import NormalDist
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from nerv_fl.checks import in_range
+from nerv_fl.config import RewardsConfig
+from nerv_fl.errors import AggregationError, ConfigError
+
+FloatArray = npt.NDArray[np.float64]
+
+TOTAL_SUPPLY_NANO: Final = 10**10 * 10**9
+"""10^10 NERV."""
+GRADIENT_SHARE: Final = Fraction(60, 100)
+"""Part of the emission that pays for gradients; validation gets 30 %, public goods 10 %."""
+EPOCH_YEARS: Final = Fraction(30) / Fraction(1461, 4)
+"""An epoch of 30 days, in years of 365.25 days."""
+EMISSION_PERIODS: Final = ((2, Fraction(38, 100)), (3, Fraction(34, 100)), (5, Fraction(28, 100)))
+"""(years, part of the total supply emitted evenly over them): years 1-2, 3-5 and 6-10. It sums to the whole supply."""
+TAIL_PER_YEAR: Final = Fraction(5, 1000)
+"""Part of the total supply emitted in each year after the tenth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settlement:
+    """How a round's money was divided: what each node gets, and what the next round starts with, in NANO."""
+
+    payouts_nano: tuple[int, ...]
+    carried_nano: int
+
+
+def round_pool_nano(round: int) -> int:
+    """Return the gradient pool of a round: 60 % of what is emitted in its 30 days, rounded down.
+
+    Each period's percentage is of the total supply and covers the whole period: years 1-2 emit 38 % together, so
+    1.9 * 10^9 NERV a year. Round 1 is the first epoch; one that straddles two periods gets of each by its days.
+
+    Args:
+        round: At least 1.
+
+    Returns:
+        NANO.
+
+    Raises:
+        ConfigError: If the round is below 1.
+
+    >>> round_pool_nano(1)
+    93634496919917864
+    """
+    if round < 1:
+        raise ConfigError(f"round is {round}, expected at least 1")
+    emitted = _emitted_share(round * EPOCH_YEARS) - _emitted_share((round - 1) * EPOCH_YEARS)
+    return floor(TOTAL_SUPPLY_NANO * GRADIENT_SHARE * emitted)
+
+
+def lower_bounds(values_N: FloatArray, standard_errors_N: FloatArray, *, confidence: float) -> FloatArray:
+    """Return the one-sided normal lower bounds: value - z(confidence) standard errors.
+
+    Args:
+        values_N: float64 [N].
+        standard_errors_N: float64 [N], at least 0; the validation sample's error included.
+        confidence: In [0.5, 1).
+
+    Returns:
+        float64 [N], of any sign.
+
+    Raises:
+        ConfigError: If the confidence is out of range.
+
+    >>> f"{lower_bounds(np.array([1.0]), np.array([0.5]), confidence=0.9)[0]:.4f}"
+    '0.3592'
+    """
+    in_range("confidence", confidence, low=0.5, high=1 - 1e-12)
+    return values_N - NormalDist().inv_cdf(confidence) * standard_errors_N
+
+
+def pay(pool_nano: int, scores_N: FloatArray, *, reputations_N: FloatArray) -> list[int]:
+    """Divide a pool in proportion to score times reputation, by largest remainder; ties go to the lower index.
+
+    Args:
+        pool_nano: NANO, at least 0.
+        scores_N: float64 [N], phi+: finite, at least 0.
+        reputations_N: float64 [N], in [0, 1].
+
+    Returns:
+        N payouts in NANO, all 0 if every product is 0.
+
+    Raises:
+        ConfigError: If the pool or a reputation is out of range, or the lengths differ.
+        AggregationError: If a score is negative or not finite.
+
+    Guarantees:
+        Where a product is positive the payouts sum to the pool exactly. Each is within 1 NANO of its exact share, and
+        grows or stays as its node's score grows.
+
+    Source: Hamilton's method; M. L. Balinski and H. P. Young, "Fair Representation" (1982), appendix A.
+
+    >>> pay(100, np.array([1.0, 1.0, 1.0, 0.0]), reputations_N=np.array([0.3, 0.3, 0.3, 1.0]))
+    [34, 33, 33, 0]
+    """
+    _check_payment(pool_nano, scores_N, reputations_N)
+    weights = _integer_weights(scores_N.tolist(), reputations_N.tolist())
+    whole = sum(weights)
+    if whole == 0:
+        return [0] * len(weights)
+    shares = [divmod(pool_nano * weight, whole) for weight in weights]
+    payouts = [share for share, _ in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda node: (-shares[node][1], node))
+    for node in by_remainder[: pool_nano - sum(payouts)]:
+        payouts[node] += 1
+    return payouts
+
+
+def settle(
+    pool_nano: int, carried_nano: int, *, accepted: bool, bounds_N: FloatArray, reputations_N: FloatArray
+) -> Settlement:
+    """Pay an accepted round from its pool and what was carried; carry everything if it earns nobody anything.
+
+    Args:
+        pool_nano: The round's own pool, at least 0.
+        carried_nano: What earlier rounds left, at least 0.
+        accepted: Whether the gate accepted the round.
+        bounds_N: float64 [N], lower bounds of the values; negative ones count as 0. Not read in a rejected round.
+        reputations_N: float64 [N], in [0, 1].
+
+    Raises:
+        ConfigError, AggregationError: As `pay` does.
+
+    Guarantees:
+        Payouts and what is carried on sum to pool_nano + carried_nano exactly; one of the two is 0.
+    """
+    for name, amount in (("pool_nano", pool_nano), ("carried_nano", carried_nano)):
+        if amount < 0:
+            raise ConfigError(f"{name} is {amount}, expected at least 0")
+    available = pool_nano + carried_nano
+    payouts = [0] * len(bounds_N)
+    if accepted:
+        payouts = pay(available, np.maximum(bounds_N, 0.0), reputations_N=reputations_N)
+    return Settlement(payouts_nano=tuple(payouts), carried_nano=available - sum(payouts))
+
+
+def update_reputation(reputation: float, *, ci_low: float, ci_high: float, config: RewardsConfig) -> float:
+    """Return the reputation after a valued round: an exponential average of what the node was shown to be.
+
+        R <- R + rate * (target - R)      target 1 if the interval lies above 0, target 0 if it lies below
+
+    An interval that holds 0 shows nothing and changes nothing, so a free rider (value exactly 0) stays where it began.
+
+    Args:
+        reputation: In [0, 1].
+        ci_low: Lower end of the value's two-sided interval.
+        ci_high: Upper end.
+        config: Its `reputation_rate` is the weight of one round.
+
+    Returns:
+        In [0, 1].
+
+    Raises:
+        ConfigError: If the reputation is out of range, or the interval is empty or NaN.
+
+    >>> round(update_reputation(0.3, ci_low=0.1, ci_high=0.2, config=RewardsConfig(reputation_rate=0.05)), 6)
+    0.335
+    """
+    in_range("reputation", reputation, low=0, high=1)
+    if not ci_low <= ci_high:
+        raise ConfigError(f"interval is [{ci_low}, {ci_high}], expected its lower end first")
+    if ci_low <= 0 <= ci_high:
+        return reputation
+    target = 1.0 if ci_low > 0 else 0.0
+    return min(max(reputation + config.reputation_rate * (target - reputation), 0.0), 1.0)
+
+
+def penalise(reputation: float, config: RewardsConfig) -> float:
+    """Return the reputation after a fault that can be laid at the node's door, such as a replayed or altered envelope.
+
+        R <- R * (1 - fault_penalty)
+
+    Below `initial_reputation` a node would gain by registering anew: what stops that is the price of registration.
+
+    Args:
+        reputation: In [0, 1].
+        config: Its `fault_penalty` is the part of the reputation that is lost.
+
+    Returns:
+        In [0, 1].
+
+    Raises:
+        ConfigError: If the reputation is out of range.
+    """
+    in_range("reputation", reputation, low=0, high=1)
+    return reputation * (1 - config.fault_penalty)
+
+
+def _emitted_share(years: Fraction) -> Fraction:
+    emitted = Fraction(0)
+    for length, share in EMISSION_PERIODS:
+        spent = min(years, Fraction(length))
+        emitted += share * spent / length
+        years -= spent
+    return emitted + years * TAIL_PER_YEAR
+
+
+def _integer_weights(scores: Sequence[float], reputations: Sequence[float]) -> list[int]:
+    """Return integers in the exact proportions of score times reputation; every denominator is a power of two."""
+    products = [Fraction(score) * Fraction(reputation) for score, reputation in zip(scores, reputations, strict=True)]
+    scale = max((product.denominator for product in products), default=1)
+    return [product.numerator * (scale // product.denominator) for product in products]
+
+
+def _check_payment(pool_nano: int, scores_N: FloatArray, reputations_N: FloatArray) -> None:
+    if pool_nano < 0:
+        raise ConfigError(f"pool_nano is {pool_nano}, expected at least 0")
+    if scores_N.shape != reputations_N.shape or scores_N.ndim != 1:
+        raise ConfigError(
+            f"scores and reputations have shapes {scores_N.shape} and {reputations_N.shape}, expected (N,)"
+        )
+    for node, (score, reputation) in enumerate(zip(scores_N.tolist(), reputations_N.tolist(), strict=True)):
+        if not isfinite(score) or score < 0:
+            raise AggregationError(f"score of node {node} is {score}, expected a finite number of at least 0")
+        in_range(f"reputation of node {node}", reputation, low=0, high=1)

@@ -1,0 +1,36 @@
+"""Run a recipe without the console script: ``python -m simulations quickstart --out runs/quickstart``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from nerv_fl.errors import NervError
+from simulations.engine import run
+from simulations.prepare import load_recipe, open_folder, prepare
+
+
+def main() -> int:
+    """Prepare and run one recipe; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m simulations", description="Run a federation of virtual nodes.")
+    parser.add_argument("recipe")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--resume", action="store_true")
+    options = parser.parse_args()
+    try:
+        config = load_recipe(options.recipe, overrides=options.overrides)
+        folder = open_folder(options.out or Path("runs") / config.name, config, resume=options.resume)
+        prepare(folder)
+        run(
+            folder,
+            on_round=lambda record, _rows: print(f"round {record.round}: loss {record.loss:.4f} {record.reason}"),
+        )
+    except NervError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(folder.root / "report.html")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,70 @@
+"""The one file that starts Flower and Ray."""
+
+import logging
+import os
+import warnings
+from typing import Any, Final
+
+from nerv_fl.client.app import build_client_app
+from nerv_fl.client.host import HostSettings
+from nerv_fl.server.app import build_server_app, ignore_round
+from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.recorder import OnRound
+from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, EnclaveIdentity, read_vendor_root
+
+QUIET: Final = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "OMP_NUM_THREADS": "1",
+}
+"""Environment of every process that is started: no telemetry, one thread."""
+
+
+def run(folder: RunFolder, *, on_round: OnRound = ignore_round) -> None:
+    """Run a prepared folder's rounds with virtual SuperNodes on local Ray actors.
+
+    Args:
+        folder: The run folder.
+        on_round: Told of each finished round.
+
+    Raises:
+        NervError: Whatever stopped the server.
+    """
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    from flwr.simulation import run_simulation  # noqa: PLC0415 (reads the environment when imported)
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    settings = host_settings(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run_simulation(
+            server_app=build_server_app(lambda _context: folder, on_round=on_round),
+            client_app=build_client_app(lambda _context: settings),
+            num_supernodes=folder.config.simulation.blocks,
+            backend_config=backend_config(folder),
+        )
+
+
+def host_settings(folder: RunFolder) -> HostSettings:
+    """Return what a simulation's hosting processes need to know; they pin the run's own mock vendor root."""
+    EnclaveIdentity.load_or_create(folder.enclave, run=str(folder.read_manifest()["run"]))
+    return HostSettings(
+        config=folder.config,
+        ledger=folder.data("nodes"),
+        nodes=folder.nodes,
+        vendor_root=read_vendor_root(folder.enclave / VENDOR_ROOT_FILE),
+        simulated=True,
+    )
+
+
+def backend_config(folder: RunFolder) -> dict[str, Any]:
+    """Return the Ray settings: one actor a CPU, bound to loopback."""
+    init = {
+        "num_cpus": folder.config.simulation.actors,
+        "_node_ip_address": "127.0.0.1",
+        "include_dashboard": False,
+        "log_to_driver": False,
+    }
+    return {"init_args": init, "client_resources": {"num_cpus": 1, "num_gpus": 0.0}}

@@ -1,0 +1,42 @@
+"""The apps of `flwr run`: the same server and nodes, started by Flower's own command.
+
+    flwr run . --run-config 'recipe="quickstart" out="/absolute/folder" set="federation.num_rounds=3 seed=7"'
+
+The server app prepares the run folder; the client apps of a simulation find it by the same absolute path.
+"""
+
+from pathlib import Path
+
+from flwr.app import Context
+
+from nerv_fl.client.app import build_client_app
+from nerv_fl.client.host import HostSettings
+from nerv_fl.errors import ConfigError
+from nerv_fl.server.app import build_server_app
+from nerv_fl.server.folder import RunFolder
+from simulations.engine import host_settings
+from simulations.prepare import load_recipe, open_folder, prepare
+
+
+def load_folder(context: Context) -> RunFolder:
+    """Open or begin the run that Flower's run config names, and prepare it."""
+    config = load_recipe(str(context.run_config["recipe"]), overrides=str(context.run_config["set"]).split())
+    folder = open_folder(_out(context), config, resume=True)
+    prepare(folder)
+    return folder
+
+
+def load_settings(context: Context) -> HostSettings:
+    """Return what this hosting process needs to know, from the folder that the server app prepared."""
+    return host_settings(RunFolder(_out(context)))
+
+
+def _out(context: Context) -> Path:
+    out = Path(str(context.run_config["out"]))
+    if not out.is_absolute():
+        raise ConfigError(f"out is {str(out)!r}, expected an absolute path: Flower starts its apps in other folders")
+    return out
+
+
+server_app = build_server_app(load_folder)
+client_app = build_client_app(load_settings)

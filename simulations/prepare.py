@@ -1,0 +1,160 @@
+"""From a recipe to a run folder that is ready for round 1: ledgers, bootstrap, registered nodes.
+
+Each step leaves a whole file or none, so a preparation that was killed goes on where it stopped.
+"""
+
+import platform
+import secrets
+import sys
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, Final
+
+from datagen.ledger import generate_ledger
+from nerv_fl.bootstrap.pretrain import pretrain
+from nerv_fl.checks import nearest
+from nerv_fl.client.node import register
+from nerv_fl.config import RunConfig, as_table, flatten, read_recipe
+from nerv_fl.errors import CheckpointError, ConfigError
+from nerv_fl.models.presets import get_preset
+from nerv_fl.rng import stream
+from nerv_fl.server.folder import RunFolder
+from nerv_fl.store import LedgerFile
+from nerv_fl.strategy.identity import own_code_hash
+
+Progress = Callable[[str, int, int, str], None]
+"""Called with (stage, done, of, note)."""
+
+FREE_TO_CHANGE: Final = (
+    "simulation.",
+    "enclave.workers",
+    "tracking.",
+    "federation.node_wait_s",
+    "federation.round_timeout_s",
+)
+"""Settings that no result depends on: a resumed run may change them."""
+
+LIBRARIES: Final = ("torch", "flwr", "ray", "opacus", "shap", "numpy", "scipy", "h5py", "cryptography", "safetensors")
+
+
+def silent(_stage: str, _done: int, _of: int, _note: str) -> None:
+    """Show nothing."""
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that are shipped."""
+    return sorted(
+        item.name.removesuffix(".toml")
+        for item in files("simulations.recipes").iterdir()
+        if item.name.endswith(".toml")
+    )
+
+
+def load_recipe(recipe: str, *, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a shipped recipe by name, or any by its path.
+
+    Raises:
+        ConfigError: If there is none, naming the nearest, or a setting is wrong.
+    """
+    if recipe in recipe_names():
+        with as_file(files("simulations.recipes") / f"{recipe}.toml") as path:
+            return read_recipe(path, overrides=overrides)
+    if not Path(recipe).is_file():
+        names = recipe_names()
+        raise ConfigError(
+            f"recipe is {recipe!r}, expected a file or one of: {', '.join(names)}{nearest(recipe, choices=names)}"
+        )
+    return read_recipe(Path(recipe), overrides=overrides)
+
+
+def open_folder(out: Path, config: RunConfig, *, resume: bool) -> RunFolder:
+    """Claim a new run folder, or open one to resume it.
+
+    Raises:
+        CheckpointError: If the folder holds a run and `resume` is false, or holds something else.
+        ConfigError: If the resumed run's settings differ in what results depend on.
+    """
+    folder = RunFolder(out.resolve())
+    if not folder.config_path.exists():
+        if out.exists() and any(out.iterdir()):
+            raise CheckpointError(f"{out} is not empty and holds no run, expected an empty or a new folder")
+        folder.write_config(config)
+        return folder
+    if not resume:
+        raise CheckpointError(f"{out} holds a run, expected a new folder, or --resume to go on with it")
+    _require_same(folder.config, config, out=out)
+    folder.write_config(config)
+    return RunFolder(out.resolve())
+
+
+def prepare(folder: RunFolder, *, progress: Progress = silent) -> None:
+    """Make whatever a run folder still lacks before round 1."""
+    config = folder.config
+    if "run" not in folder.read_manifest():
+        folder.update_manifest(run=f"{config.name}-{secrets.token_hex(4)}", seed=config.seed, **_provenance())
+    _make_ledgers(folder, progress=progress)
+    _make_bootstrap(folder, progress=progress)
+    _register_nodes(folder)
+
+
+def _require_same(stored: RunConfig, asked: RunConfig, *, out: Path) -> None:
+    before, after = flatten(as_table(stored)), flatten(as_table(asked))
+    for key, value in after.items():
+        if value != before[key] and not key.startswith(FREE_TO_CHANGE):
+            raise ConfigError(f"{key} is {value!r}, expected {before[key]!r}: the run in {out} began with it")
+
+
+def _provenance() -> dict[str, Any]:
+    versions = {"python": platform.python_version(), "nerv-fl": version("nerv-fl")}
+    versions |= {name: version(name) for name in LIBRARIES}
+    return {"versions": versions, "platform": f"{sys.platform} {platform.machine()}", "code_hash": own_code_hash()}
+
+
+def _make_ledgers(folder: RunFolder, *, progress: Progress) -> None:
+    config, sizes = folder.config, folder.config.data
+    ledgers = {
+        "genesis": ("genesis", sizes.bootstrap_chains + sizes.heldout_chains),
+        "nodes": ("live", config.federation.num_nodes * sizes.chains_per_node),
+        "search": ("live", sizes.search_chains),
+        "certify": ("live", sizes.certify_chains),
+        "final": ("live", sizes.final_chains),
+    }
+    hashes = {}
+    for done, (name, (profile, chains)) in enumerate(ledgers.items()):
+        progress("data", done, len(ledgers), f"{name}: {chains:,} chains")
+        if not folder.data(name).exists():
+            generate_ledger(
+                folder.data(name),
+                chains=chains,
+                steps=sizes.steps,
+                accounts=get_preset(config.model.preset).num_accounts,
+                max_transactions=sizes.max_transactions,
+                profile=profile,
+                seed=int(stream(config.seed, "data", name).integers(2**31)),
+            )
+        with LedgerFile(folder.data(name)) as ledger:
+            hashes[name] = ledger.info.content_sha256
+    progress("data", len(ledgers), len(ledgers), "")
+    folder.update_manifest(data=hashes)
+
+
+def _make_bootstrap(folder: RunFolder, *, progress: Progress) -> None:
+    config = folder.config
+    steps = config.bootstrap.steps
+    if not folder.bootstrap_path.exists():
+        progress("bootstrap", 0, steps, "")
+        result = pretrain(
+            config,
+            folder.data("genesis"),
+            out=folder.bootstrap_path,
+            progress=lambda step, of, loss: progress("bootstrap", step, of, f"held-out loss {loss:.3f}"),
+        )
+        folder.update_manifest(bootstrap={"best_step": result.best_step, "movement_floor": result.movement_floor})
+    progress("bootstrap", steps, steps, "")
+
+
+def _register_nodes(folder: RunFolder) -> None:
+    roster = {node: register(folder.node(node)) for node in range(folder.config.federation.num_nodes)}
+    folder.write_roster(roster)
