@@ -14,8 +14,8 @@ import numpy.typing as npt
 from datagen.measures import Measures
 from nerv_fl.errors import DataError
 from nerv_fl.ledger import BUCKET_EDGES, BURN, MAX_BATCH, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER, IntArray, tokens
-from nerv_fl.samples import ChainBlock, ContentDigest
 from nerv_fl.store import LedgerFile
+from nerv_fl.store.samples import ChainBlock, ContentDigest
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from datagen.roles import num_rich
 from nerv_fl.ledger import NUM_BUCKETS, IntArray, bucket
-from nerv_fl.samples import ChainBlock
+from nerv_fl.store.samples import ChainBlock
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -45,10 +45,16 @@ RULES = {
         rf"numpy\.random\.(?!(Bit)?Generator$)({NUMPY_GENERATORS})", ("nerv_fl/rng.py",), SHIPPED
     ),
     "only the command line prints": Rule(r"print", ("nerv_fl/cli*", "*/__main__.py"), SHIPPED),
-    "only the store reads HDF5": Rule(r"h5py(\..*)?", ("nerv_fl/store.py",), SHIPPED),
+    "only the store reads HDF5": Rule(r"h5py(\..*)?", ("nerv_fl/store/file.py",), SHIPPED),
     "only the apps, the strategy and the engine know Flower": Rule(
         r"flwr(\..*)?",
-        ("nerv_fl/client/app.py", "nerv_fl/strategy/nerv.py", "nerv_fl/server/app.py", "simulations/engine.py"),
+        (
+            "nerv_fl/client/app.py",
+            "nerv_fl/strategy/nerv.py",
+            "nerv_fl/server/app.py",
+            "simulations/engine.py",
+            "simulations/flower.py",
+        ),
         SHIPPED,
     ),
     "only the engine knows Ray": Rule(r"ray(\..*)?", ("simulations/engine.py",), SHIPPED),

@@ -28,6 +28,7 @@ from nerv_fl.models.presets import get_preset
 from nerv_fl.models.weights import save_encoder
 from nerv_fl.rng import stream, torch_stream
 from nerv_fl.store import LedgerFile, Samples
+from nerv_fl.threads import use_one_thread
 
 Progress = Callable[[int, int, float], None]
 """Called with (step, steps, held-out loss so far)."""
@@ -62,6 +63,7 @@ def pretrain(config: RunConfig, ledger_path: Path, *, out: Path, progress: Progr
     Raises:
         DataError: If the ledger is not the model's, is too small, or the loss stops being finite.
     """
+    use_one_thread()
     encoder = Encoder(get_preset(config.model.preset), readout=config.model.readout)
     encoder.reset_parameters(torch_stream(config.seed, "bootstrap", "weights"))
     with LedgerFile(ledger_path) as ledger:
@@ -173,7 +175,7 @@ def _plain_step(
         loss = loss_B.mean()
         if not bool(torch.isfinite(loss)):
             raise DataError(
-                f"pretraining loss is {float(loss)}, expected a finite number: lower bootstrap.learning_rate"
+                f"pretraining loss is {loss.item()}, expected a finite number: lower bootstrap.learning_rate"
             )
         loss.backward()
         _add_data_free_gradient(encoder, config)

@@ -14,10 +14,7 @@ from nerv_fl.config import RunConfig
 from nerv_fl.ledger import NANO_PER_NERV
 from nerv_fl.records import RewardRow, RoundRecord
 
-HEADER = (
-    f"{'round':>5}  {'loss':>7}  {'drift':>8}  {'rel.':>5}  {'masked':>6}  {'step':>5}  {'eps':>5}  "
-    f"{'top earner':<22} {'s':>5}"
-)
+HEADER = f"{'round':>5}  {'loss':>7}  {'drift':>8}  {'masked':>6}  {'verdict':<9}  {'eps':>4}  {'s':>5}  top earner"
 
 
 class RunDisplay:
@@ -65,10 +62,11 @@ class RunDisplay:
             f"[bold]{escape(config.name)}[/bold]  seed {config.seed}  ->  {escape(str(folder))}", highlight=False
         )
         self._console.print(
-            f"{federation.num_nodes} nodes, cohorts of {federation.cohort_size}, {federation.num_rounds} rounds; "
-            f"sigma {privacy.sigma}, clip {privacy.clip}, Poisson sampling at q = {config.sampling_rate:.4g}, "
-            f"delta {privacy.delta:g} per step record",
+            f"{federation.num_nodes} nodes, cohorts of {federation.cohort_size}, {federation.num_rounds} rounds\n"
+            f"sigma {privacy.sigma}, clip {privacy.clip}, Poisson sampling at q = {config.sampling_rate:.4g}; "
+            f"epsilon at delta {privacy.delta:g} per step record",
             highlight=False,
+            soft_wrap=True,
         )
         if rounds_done:
             self._console.print(f"resuming after round {rounds_done}", highlight=False)
@@ -109,22 +107,20 @@ class RunDisplay:
 
 
 def _line(record: RoundRecord, rows: Sequence[RewardRow]) -> str:
-    """Return a round's line of figures, its verdict coloured."""
+    """Return a round's line of figures in 80 columns, its verdict coloured; a rejection's reason follows below."""
     epsilon = f"{record.epsilon.max:.2f}" if record.epsilon else "-"
-    step = f"{record.step:g}" if record.accepted else "no"
-    figures = (
-        f"{record.round:>5}  {record.loss:>7.4f}  {record.drift.mean:>8.2e}  {record.drift.relative:>5.3f}  "
-        f"{record.masked_ce.value:>6.3f}  {step:>5}  {epsilon:>5}  {_top_earner(rows):<22} {record.seconds.total:>5.1f}"
+    verdict, colour = "bootstrap", "dim"
+    if record.round > 0:
+        verdict, colour = (f"step {record.step:g}", "green") if record.accepted else ("rejected", "yellow")
+    line = (
+        f"{record.round:>5}  {record.loss:>7.4f}  {record.drift.mean:>8.2e}  {record.masked_ce.value:>6.3f}  "
+        f"[{colour}]{verdict:<9}[/{colour}]  {epsilon:>4}  {record.seconds.total:>5.1f}  {_top_earner(rows)}"
     )
-    if record.round == 0:
-        return f"{figures}  [dim]bootstrap[/dim]"
-    if record.accepted:
-        return f"{figures}  [green]accepted[/green]"
-    return f"{figures}  [yellow]rejected: {escape(record.reason)}[/yellow]"
+    return line if record.accepted else f"{line}\n       [yellow]{escape(record.reason)}[/yellow]"
 
 
 def _top_earner(rows: Sequence[RewardRow]) -> str:
     best = max(rows, key=lambda row: row.payout_nano, default=None)
     if best is None or best.payout_nano == 0:
         return "-"
-    return f"node {best.node}: {best.payout_nano / NANO_PER_NERV / 1e6:.2f} M NERV"
+    return f"node {best.node}, {best.payout_nano / NANO_PER_NERV / 1e6:.1f} M NERV"

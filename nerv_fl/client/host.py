@@ -6,8 +6,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
-import torch
-
 from nerv_fl.client.node import Node, RoundOrder
 from nerv_fl.client.train import Trainer
 from nerv_fl.config import RunConfig
@@ -16,6 +14,7 @@ from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.presets import get_preset
 from nerv_fl.sealing import VerifyKey
 from nerv_fl.store import LedgerFile
+from nerv_fl.threads import use_one_thread
 
 Answers: TypeAlias = tuple[Mapping[int, bytes], Mapping[int, str]]
 
@@ -48,7 +47,7 @@ class NodeHost:
     """
 
     def __init__(self, settings: HostSettings, *, movement_floor: float) -> None:
-        torch.set_num_threads(1)
+        use_one_thread()
         config = settings.config
         encoder = Encoder(get_preset(config.model.preset), readout=config.model.readout)
         self._settings = settings

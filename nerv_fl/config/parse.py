@@ -4,12 +4,13 @@ All three become one flat mapping of dotted keys to values, from which the froze
 is an error that suggests the nearest known one.
 """
 
-import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, get_type_hints
+
+import tomli_w
 
 from nerv_fl.checks import nearest
 from nerv_fl.config.run import RunConfig
@@ -99,21 +100,7 @@ def as_table(config: object) -> dict[str, Any]:
 
 def to_toml(config: RunConfig) -> str:
     """Return a configuration as TOML text that `read_recipe` reads back."""
-    sections: list[str] = []
-    scalars: list[str] = []
-    for name, value in as_table(config).items():
-        if isinstance(value, dict):
-            lines = [f"{key} = {_toml_value(item)}" for key, item in value.items()]
-            sections.append("\n".join([f"[{name}]", *lines]))
-        else:
-            scalars.append(f"{name} = {_toml_value(value)}")
-    return "\n\n".join(["\n".join(scalars), *sections]) + "\n"
-
-
-def _toml_value(value: Value) -> str:
-    if isinstance(value, float) and value == float("inf"):
-        return "inf"
-    return json.dumps(value)
+    return tomli_w.dumps(as_table(config))
 
 
 def _build_section(section: type[Any], flat: Mapping[str, Value], *, prefix: str) -> Any:

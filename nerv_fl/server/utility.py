@@ -29,6 +29,7 @@ from nerv_fl.records import Homomorphism
 from nerv_fl.store import LedgerFile, Samples
 from nerv_fl.strategy.aggregate import Vector
 from nerv_fl.strategy.gate import SEARCH
+from nerv_fl.threads import use_one_thread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class Pools:
     """
 
     def __init__(self, settings: PoolSettings) -> None:
-        torch.set_num_threads(1)
+        use_one_thread()
         config = settings.config
         self._settings = settings
         self._encoder = Encoder(get_preset(config.model.preset), readout=config.model.readout)

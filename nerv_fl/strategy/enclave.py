@@ -9,31 +9,23 @@ update.
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nerv_fl.config import RunConfig, ServerConfig
-from nerv_fl.records import GateSummary, NodeCounts, ShapleySummary, ValueSummary
+from nerv_fl.config import RunConfig
+from nerv_fl.records import NodeCounts, ShapleySummary, ValueSummary
 from nerv_fl.sealing import VerifyKey, sign_document
-from nerv_fl.strategy.aggregate import (
-    Direction,
-    OptimizerState,
-    Vector,
-    add_mean_noise,
-    aggregate,
-    cap_weights,
-    contributions,
-    next_direction,
-)
+from nerv_fl.strategy.aggregate import cap_weights
 from nerv_fl.strategy.certificate import certificate_body
-from nerv_fl.strategy.clones import MergedPlayers, find_clones, merge_clones, split_values
-from nerv_fl.strategy.gate import Candidate, Certification, Evaluator, certify, ratio, search_step
+from nerv_fl.strategy.clones import MergedPlayers, find_clones, merge_clones
+from nerv_fl.strategy.gate import Certification, Evaluator, certify
 from nerv_fl.strategy.identity import EnclaveIdentity
 from nerv_fl.strategy.opening import AdmissionLog, Admitted, open_round
-from nerv_fl.strategy.outcome import EnclaveSeconds, NodeValue, RoundInput, RoundOutcome
-from nerv_fl.strategy.valuation import RoundGame, Valuation, value_round
+from nerv_fl.strategy.outcome import EnclaveSeconds, RoundInput, RoundOutcome
+from nerv_fl.strategy.step import take_step
+from nerv_fl.strategy.summaries import gate_summary, node_values, shapley_summary
+from nerv_fl.strategy.valuation import value_round
 
 
 class Enclave:
@@ -79,7 +71,7 @@ class Enclave:
         watch.lap("open")
         if reason:
             return _rejection(given, reason, counts=counts, faults=admitted.faults, watch=watch)
-        step = self._step(given, players)
+        step = take_step(given, players, evaluator=self._evaluator, config=self._config)
         watch.lap("aggregate")
         if step.candidate.reason:
             return _rejection(given, step.candidate.reason, counts=counts, faults=admitted.faults, watch=watch)
@@ -110,11 +102,11 @@ class Enclave:
             homomorphism=verdict.homomorphism,
             before=verdict.before,
             after=verdict.after,
-            gate=_gate_summary(verdict),
-            values=_node_values(valuation, admitted.nodes, players),
+            gate=gate_summary(verdict),
+            values=node_values(valuation, admitted.nodes, players),
             faults=admitted.faults,
             nodes=counts,
-            shapley=_shapley_summary(valuation),
+            shapley=shapley_summary(valuation),
             value=ValueSummary(total=valuation.total, empty=valuation.empty),
             certificate=sign_document(body, key=self._identity.signing_key, evidence=self._identity.evidence),
             seconds=watch.seconds(),
@@ -149,44 +141,6 @@ class Enclave:
         )
         return players, counts
 
-    def _step(self, given: RoundInput, players: MergedPlayers) -> "_Step":
-        config = self._config
-        shares = contributions(players.updates, players.weights, config=config.server)
-        aggregate_P = aggregate(shares, config=config.server)
-        noisy_P = add_mean_noise(aggregate_P, config=config.server, seed=config.seed, round_number=given.round_number)
-        direction, optimizer = next_direction(
-            given.theta_P,
-            given.optimizer,
-            aggregate_P=noisy_P,
-            free_P=_clip(self._evaluator.data_free_descent(given.theta_P), config=config.server),
-            config=config.server,
-        )
-        candidate = search_step(direction, noisy_P, evaluator=self._evaluator, config=config.gate)
-        noise_P = np.asarray(noisy_P - aggregate_P, dtype=np.float32)
-        return _Step(direction=direction, optimizer=optimizer, candidate=candidate, shares_NP=shares, noise_P=noise_P)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Step:
-    """The server's direction and the candidate found along it."""
-
-    direction: Direction
-    optimizer: OptimizerState
-    candidate: Candidate
-    shares_NP: Vector
-    noise_P: Vector
-
-    def game(self, evaluator: Evaluator, config: RunConfig) -> RoundGame:
-        """Return the game whose players are the contributions to this step."""
-        return RoundGame(
-            self.direction,
-            self.shares_NP,
-            noise_P=self.noise_P,
-            candidate=self.candidate,
-            evaluator=evaluator,
-            config=config,
-        )
-
 
 class _Watch:
     """Wall time of the stages passed so far."""
@@ -217,12 +171,6 @@ def _too_few(counts: NodeCounts, *, config: RunConfig) -> str:
     return ""
 
 
-def _clip(free_P: Vector, *, config: ServerConfig) -> Vector:
-    """Shorten the data-free direction to at most `server.max_free_norm`, so that it never drowns the nodes' signal."""
-    norm = float(np.linalg.norm(free_P))
-    return np.asarray(free_P * min(1.0, config.max_free_norm / max(norm, 1e-12)), dtype=np.float32)
-
-
 def _rejection(
     given: RoundInput,
     reason: str,
@@ -242,7 +190,7 @@ def _rejection(
         homomorphism=verdict.homomorphism if verdict else None,
         before=verdict.before if verdict else None,
         after=verdict.after if verdict else None,
-        gate=_gate_summary(verdict),
+        gate=gate_summary(verdict),
         values=(),
         faults=faults,
         nodes=counts,
@@ -250,45 +198,4 @@ def _rejection(
         value=ValueSummary(total=None, empty=None),
         certificate=None,
         seconds=watch.seconds(),
-    )
-
-
-def _gate_summary(verdict: Certification | None) -> GateSummary:
-    if verdict is None or not verdict.after.finite:
-        return GateSummary(p_value=None, relative_drift=None, rank_ratio=None)
-    return GateSummary(
-        p_value=verdict.p_value,
-        relative_drift=ratio(verdict.after.drift_relative, verdict.before.drift_relative),
-        rank_ratio=ratio(verdict.after.effective_rank, verdict.before.effective_rank),
-    )
-
-
-def _shapley_summary(valuation: Valuation) -> ShapleySummary:
-    result = valuation.result
-    return ShapleySummary(
-        method=result.method,
-        evaluations=result.num_evaluations,
-        se_max=float(result.standard_errors.max()),
-        stop=result.stop_reason,
-    )
-
-
-def _node_values(valuation: Valuation, nodes: tuple[int, ...], players: MergedPlayers) -> tuple[NodeValue, ...]:
-    """Return each node's value; a group of clones shares one player's equally."""
-    result = valuation.result
-    value, error, low, high = (
-        split_values(column, players.membership, num_nodes=len(nodes))
-        for column in (result.values, result.standard_errors, result.ci_low, result.ci_high)
-    )
-    clones = {index for group in players.membership if len(group) > 1 for index in group}
-    return tuple(
-        NodeValue(
-            node=node,
-            value=float(value[index]),
-            standard_error=float(error[index]),
-            ci_low=float(low[index]),
-            ci_high=float(high[index]),
-            is_clone=index in clones,
-        )
-        for index, node in enumerate(nodes)
     )

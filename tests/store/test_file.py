@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.samples import ContentDigest
 from nerv_fl.store import Batches, ChainBlock, LedgerFile, LedgerInfo, file_digest, write_ledger
+from nerv_fl.store.samples import ContentDigest
 
 CHAINS, STEPS, ACCOUNTS = 11, 3, 8
 

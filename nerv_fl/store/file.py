@@ -23,22 +23,19 @@ import numpy as np
 import numpy.typing as npt
 
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.samples import (
+from nerv_fl.store.samples import (
     COLUMNS,
     Batches,
     ChainBlock,
     Columns,
     ContentDigest,
     Samples,
-    file_digest,
     join_batches,
     misplaced,
     runs,
     span_of,
 )
-from nerv_fl.schema import DTYPES, SCHEMA_VERSION, IntArray, LedgerInfo, check_schema, chunk_shape, fixed_shapes
-
-__all__ = ["Batches", "ChainBlock", "LedgerFile", "LedgerInfo", "Samples", "file_digest", "write_ledger"]
+from nerv_fl.store.schema import DTYPES, SCHEMA_VERSION, IntArray, LedgerInfo, check_schema, chunk_shape, fixed_shapes
 
 # Without shuffling, gzip sees that most balances repeat from step to step.
 COMPRESSION: Final = {"compression": "gzip", "compression_opts": 1}

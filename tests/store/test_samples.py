@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nerv_fl.samples import runs
-from nerv_fl.schema import MAX_CHUNK_BYTES, chunk_shape
+from nerv_fl.store.samples import runs
+from nerv_fl.store.schema import MAX_CHUNK_BYTES, chunk_shape
 
 
 @given(st.lists(st.integers(0, 30), max_size=40), st.integers(1, 8))

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from nerv_fl.schema import IntArray
+from nerv_fl.store.schema import IntArray
 
 Columns = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.uint16], IntArray]
 
