@@ -2,7 +2,7 @@
 
 A stream is addressed by a seed and a path such as ``(seed, "noise", round, node)``. Equal addresses give equal
 bits in any process; different addresses give independent streams, so results cannot depend on which
-worker drew first. In deployment a node draws its noise from the operating system instead.
+worker drew first. In deployment a node's streams come from the operating system instead.
 """
 
 import hashlib
@@ -31,6 +31,11 @@ def stream(seed: int, *path: int | str) -> np.random.Generator:
 def torch_stream(seed: int, *path: int | str) -> torch.Generator:
     """Return a CPU torch generator at an address (see `stream`); its seed has 64 bits."""
     return torch.Generator().manual_seed(int.from_bytes(_digest(seed, path)[:8], "little"))
+
+
+def system_stream() -> np.random.Generator:
+    """Return a NumPy generator keyed by 128 bits from the operating system, for deployment."""
+    return np.random.Generator(np.random.Philox(key=secrets.randbits(128)))
 
 
 def system_torch_stream() -> torch.Generator:

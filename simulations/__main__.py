@@ -1,6 +1,7 @@
 """Run a recipe without the console script: ``python -m simulations quickstart --out runs/quickstart``."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -28,6 +29,10 @@ def main() -> int:
     except NervError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; the last finished round is kept, --resume goes on from it", file=sys.stderr)
+        # Flower's server thread may still wait for replies; the checkpoint is whole at every moment.
+        os._exit(130)
     print(folder.root / "report.html")
     return 0
 

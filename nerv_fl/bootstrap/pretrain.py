@@ -20,7 +20,7 @@ from nerv_fl.client.privacy import Mechanism, epsilon_of, private_optimizer
 from nerv_fl.config import BootstrapConfig, RunConfig
 from nerv_fl.errors import DataError
 from nerv_fl.models.batch import StateBatch, draw_masks, evaluation_masks, make_batch, movement
-from nerv_fl.models.encoder import Encoder, get_flat, set_flat
+from nerv_fl.models.encoder import Encoder, centre, get_flat, set_flat
 from nerv_fl.models.evaluate import BalanceBaselines, EncoderMeasures, measure_samples, summarise
 from nerv_fl.models.layers import empty_grad_samples, per_sample_gradients
 from nerv_fl.models.losses import MOVEMENT_FLOOR, data_free_gradient, masked_cross_entropy, sample_losses
@@ -74,6 +74,7 @@ def pretrain(config: RunConfig, ledger_path: Path, *, out: Path, progress: Progr
     _start_output_bias(encoder, train)
     best = _fit(encoder, train, heldout, config=config, floor=floor, progress=progress)
     set_flat(encoder, best.theta_P)
+    centre(encoder)
     save_encoder(out, encoder, facts={"movement_floor": floor, "best_step": best.step, "epsilon": epsilon})
     return BootstrapResult(path=out, movement_floor=floor, best_step=best.step, measures=best.measures, epsilon=epsilon)
 

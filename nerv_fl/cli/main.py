@@ -89,10 +89,10 @@ def verify(
     Without --root, the root is read from the same run folder, which shows that the file is whole, not who wrote it.
     """
     from nerv_fl.strategy.certificate import verify_certificate  # noqa: PLC0415
-    from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, read_vendor_root  # noqa: PLC0415
+    from nerv_fl.strategy.identity import pinned_root, read_vendor_root  # noqa: PLC0415
 
-    pinned = root or certificate.resolve().parent.parent / "enclave" / VENDOR_ROOT_FILE
-    verified = verify_certificate(certificate.read_bytes(), vendor_root=read_vendor_root(pinned))
+    vendor_root = read_vendor_root(root or pinned_root(certificate))
+    verified = verify_certificate(certificate.read_bytes(), vendor_root=vendor_root)
     if as_json:
         print(json.dumps(asdict(verified)))
         return

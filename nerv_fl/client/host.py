@@ -28,7 +28,7 @@ class HostSettings:
         ledger: Ledger file; node i's shard is samples i n to (i + 1) n, n being `data.samples_per_node`.
         nodes: Folder that holds each node's folder.
         vendor_root: Pinned public key of the (mock) vendor root.
-        simulated: Whether noise is seeded.
+        simulated: Whether sampling and noise are seeded.
     """
 
     config: RunConfig

@@ -18,7 +18,7 @@ from nerv_fl.config import RunConfig
 from nerv_fl.errors import PrivacyError, SealError
 from nerv_fl.files import write_atomically
 from nerv_fl.models.weights import vector_hash
-from nerv_fl.rng import stream, system_torch_stream, torch_stream
+from nerv_fl.rng import stream, system_stream, system_torch_stream, torch_stream
 from nerv_fl.sealing import Context, SigningKey, VerifyKey, check_evidence, encode_update, seal
 from nerv_fl.store import LedgerFile
 
@@ -53,7 +53,7 @@ class Node:
         samples: First and past-the-end sample of its shard in the ledger file.
         config: The settings this node agreed to; the server cannot change them.
         vendor_root: Pinned public key of the (mock) vendor root.
-        simulated: Whether noise is seeded, for a reproducible simulation; in deployment it is the operating system's.
+        simulated: Whether its streams are seeded, for a reproducible simulation; else they are the operating system's.
     """
 
     def __init__(
@@ -117,12 +117,14 @@ class Node:
         return envelope
 
     def _streams(self, round_number: int) -> Streams:
-        seed, number = self._config.seed, self._number
-        noise = torch_stream(seed, "noise", round_number, number) if self._simulated else system_torch_stream()
+        """Return seeded streams in a simulation; in deployment nobody may know the records drawn, or the noise."""
+        if not self._simulated:
+            return Streams(sampling=system_stream(), masks=system_stream(), noise=system_torch_stream())
+        address = (round_number, self._number)
         return Streams(
-            sampling=stream(seed, "sampling", round_number, number),
-            masks=stream(seed, "masks", round_number, number),
-            noise=noise,
+            sampling=stream(self._config.seed, "sampling", *address),
+            masks=stream(self._config.seed, "masks", *address),
+            noise=torch_stream(self._config.seed, "noise", *address),
         )
 
     def _stored(self, order: RoundOrder) -> bytes | None:

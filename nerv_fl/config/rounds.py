@@ -27,7 +27,6 @@ class ServerConfig:
     mean_noise_std: float = 0.0
     spread_weight: float = 3.0
     size_weight: float = 0.3
-    max_free_norm: float = 0.05
 
     def __post_init__(self) -> None:
         """Refuse unknown rules and numbers outside their range."""
@@ -43,7 +42,6 @@ class ServerConfig:
         in_range("server.mean_noise_std", self.mean_noise_std, low=0, high=math.inf)
         in_range("server.spread_weight", self.spread_weight, low=0, high=math.inf)
         in_range("server.size_weight", self.size_weight, low=0, high=math.inf)
-        in_range("server.max_free_norm", self.max_free_norm, low=0, high=math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)

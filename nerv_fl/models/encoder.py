@@ -147,6 +147,19 @@ class Encoder(nn.Module):
         return torch.einsum("bga,bgad->bgd", weights_BGA, self.account_vectors(hidden_BGTD) - table_BGAD)
 
 
+def centre(encoder: Encoder) -> None:
+    """Move the origin of the embedding to mean_i V_i = 0, by the bias of `out`.
+
+    V_i -> V_i - c for every i changes no transfer's delta and no residual, so no loss sees it, but noise and the nodes'
+    updates push it, and then the spread of V is stiff in this one direction. With the "mean" read-out nothing is moved.
+    """
+    if encoder.readout == "mean":
+        return
+    with torch.no_grad():
+        blank_AD = encoder.account_vectors(encoder.hidden(encoder.blank_tokens()))[0, 0]
+        encoder.out.bias.sub_(blank_AD.mean(dim=0))
+
+
 def get_flat(model: nn.Module) -> Tensor:
     """Return a copy of all parameters as one float32 vector (P,), in the order of `model.parameters()`."""
     return torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])

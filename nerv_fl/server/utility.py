@@ -19,7 +19,7 @@ import torch
 from nerv_fl.config import RunConfig
 from nerv_fl.ledger import IntArray
 from nerv_fl.models.batch import BoolArray, StateBatch, evaluation_masks, make_batch
-from nerv_fl.models.encoder import Encoder, set_flat
+from nerv_fl.models.encoder import Encoder, centre, get_flat, set_flat
 from nerv_fl.models.evaluate import BalanceBaselines, FloatArray, SampleMeasures, measure_samples
 from nerv_fl.models.homomorphism import check_bound
 from nerv_fl.models.influence import gradient_products
@@ -98,6 +98,12 @@ class Pools:
         if self._encoder.readout == "mean":
             errors = self.measure_one(candidate, pool, sample_ids).drift_B
         return check_bound(self.read(pool, sample_ids, with_batches=True), table_AD, bound=bound, errors=errors)
+
+    def centred(self, theta_P: Vector) -> Vector:
+        """Return the same encoder with its origin at mean V = 0."""
+        set_flat(self._encoder, torch.from_numpy(theta_P))
+        centre(self._encoder)
+        return get_flat(self._encoder).numpy()
 
     def data_free_descent(self, theta_P: Vector) -> Vector:
         """Return minus the gradient of the loss terms that need no data."""

@@ -163,7 +163,7 @@ class _Watch:
 def _too_few(counts: NodeCounts, *, config: RunConfig) -> str:
     """Return why a round is too poor to count, in words, or an empty string."""
     federation = config.federation
-    if counts.heard < federation.min_heard_fraction * counts.sampled:
+    if counts.heard / counts.sampled < federation.min_heard_fraction:
         needed = f"{100 * federation.min_heard_fraction:g} % of the cohort"
         return f"{counts.heard} of {counts.sampled} nodes were heard, expected at least {needed}"
     if counts.admitted < federation.min_updates:

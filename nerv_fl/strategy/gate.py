@@ -44,6 +44,9 @@ class Evaluator(Protocol):
     def bound(self, candidate: Vector, pool: str, sample_ids: IntArray, *, bound: float) -> Homomorphism:
         """Test the homomorphism bound on the batches of samples."""
 
+    def centred(self, theta_P: Vector) -> Vector:
+        """Return the same encoder with its origin at mean V = 0, which no data loss sees."""
+
     def data_free_descent(self, theta_P: Vector) -> Vector:
         """Return minus the gradient of the loss terms that need no data."""
 
@@ -80,7 +83,8 @@ def search_step(direction: Direction, aggregate_P: Vector, *, evaluator: Evaluat
     """Return the best step of `config.steps` and 0 that keeps the conditions on the search pool."""
     ids = one_step_per_chain(np.arange(config.search_samples), evaluator.num_steps())
     steps = sorted(config.steps)
-    thetas = [direction.theta_P, *(direction.candidate(aggregate_P, step=step) for step in steps)]
+    candidates = [evaluator.centred(direction.candidate(aggregate_P, step=step)) for step in steps]
+    thetas = [direction.theta_P, *candidates]
     base, *measured = evaluator.measure(thetas, SEARCH, ids)
     before = summarise(base)
     best = Candidate(
@@ -90,7 +94,7 @@ def search_step(direction: Direction, aggregate_P: Vector, *, evaluator: Evaluat
         base_loss_B=base.loss_B,
         reason="no step lowers the loss on the search pool and keeps the conditions",
     )
-    for step, theta_P, measures in zip(steps, thetas[1:], measured, strict=True):
+    for step, theta_P, measures in zip(steps, candidates, measured, strict=True):
         after = summarise(measures)
         if not broken_condition(before, after, config=config) and after.loss < float(best.search_loss_B.mean()):
             best = Candidate(

@@ -76,6 +76,11 @@ def read_vendor_root(path: Path) -> VerifyKey:
     return VerifyKey.from_text(path.read_text(encoding="utf-8"))
 
 
+def pinned_root(certificate: Path) -> Path:
+    """Return the path of the mock vendor root that lies in the same run folder as a certificate."""
+    return certificate.resolve().parent.parent / "enclave" / VENDOR_ROOT_FILE
+
+
 def own_code_hash() -> str:
     """Return the hash of the code that runs in this enclave: every Python file of the package."""
     return code_hash([Path(nerv_fl.__file__).parent])

@@ -9,7 +9,8 @@ x_empty what momentum and g reach alone, which is reported and paid to nobody. A
 
 Up to `valuation.exact_max_nodes` players every coalition is evaluated; beyond that each value is the midpoint
 surrogate phi_i = <grad U((x_empty + x_N) / 2), s P c (1 - beta1) w_i u_i / W_all>, one gradient, exact for a game
-quadratic in the updates, with coalition evaluations auditing it and widening the intervals.
+quadratic in the updates, with coalition evaluations auditing it and widening the intervals. Each x_C has its origin
+moved to mean V = 0, as the candidate has; no data loss sees that.
 
 Shapes: M coalitions, N players, K search samples, P parameters.
 """
@@ -101,7 +102,7 @@ class RoundGame:
     def _weights(self, mask_N: MaskArray) -> Vector:
         present_NP = np.asarray(self._contributions_NP * mask_N[:, None], dtype=np.float32)
         aggregate_P = aggregate(present_NP, config=self._config.server) + self._noise_P
-        return self._direction.candidate(aggregate_P, step=self._candidate.step)
+        return self._evaluator.centred(self._direction.candidate(aggregate_P, step=self._candidate.step))
 
 
 def value_round(game: RoundGame, *, config: RunConfig, round_number: int) -> Valuation:

@@ -1,0 +1,81 @@
+"""The server's step: from the admitted updates to the candidate, and to the game that values who made it.
+
+Shapes: N players, P parameters.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nerv_fl.config import RunConfig
+from nerv_fl.strategy.aggregate import (
+    Direction,
+    OptimizerState,
+    Vector,
+    add_mean_noise,
+    aggregate,
+    contributions,
+    next_direction,
+)
+from nerv_fl.strategy.clones import MergedPlayers
+from nerv_fl.strategy.gate import Candidate, Evaluator, search_step
+from nerv_fl.strategy.outcome import RoundInput
+from nerv_fl.strategy.valuation import RoundGame
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerStep:
+    """The server's direction and the candidate found along it.
+
+    Attributes:
+        direction: The affine map from an aggregate to a candidate.
+        optimizer: The optimiser state that stands if the candidate is accepted.
+        candidate: The best step on the search pool.
+        shares_NP: Each player's contribution to the aggregate.
+        noise_P: Noise of the aggregate, zero unless asked for.
+    """
+
+    direction: Direction
+    optimizer: OptimizerState
+    candidate: Candidate
+    shares_NP: Vector
+    noise_P: Vector
+
+    def game(self, evaluator: Evaluator, config: RunConfig) -> RoundGame:
+        """Return the game whose players are the contributions to this step."""
+        return RoundGame(
+            self.direction,
+            self.shares_NP,
+            noise_P=self.noise_P,
+            candidate=self.candidate,
+            evaluator=evaluator,
+            config=config,
+        )
+
+
+def take_step(given: RoundInput, players: MergedPlayers, *, evaluator: Evaluator, config: RunConfig) -> ServerStep:
+    """Aggregate the players' updates and search along the server's direction.
+
+    Args:
+        given: The round; its encoder and optimiser state are the start.
+        players: Updates and weights, clones merged.
+        evaluator: The held-out pools.
+        config: The run's settings.
+    """
+    shares_NP = contributions(players.updates, players.weights, config=config.server)
+    aggregate_P = aggregate(shares_NP, config=config.server)
+    noisy_P = add_mean_noise(aggregate_P, config=config.server, seed=config.seed, round_number=given.round_number)
+    direction, optimizer = next_direction(
+        given.theta_P,
+        given.optimizer,
+        aggregate_P=noisy_P,
+        free_P=evaluator.data_free_descent(given.theta_P),
+        config=config.server,
+    )
+    return ServerStep(
+        direction=direction,
+        optimizer=optimizer,
+        candidate=search_step(direction, noisy_P, evaluator=evaluator, config=config.gate),
+        shares_NP=shares_NP,
+        noise_P=np.asarray(noisy_P - aggregate_P, dtype=np.float32),
+    )

@@ -1,0 +1,50 @@
+"""What a round's record says of the gate, of the valuation and of each node."""
+
+from nerv_fl.records import GateSummary, ShapleySummary
+from nerv_fl.strategy.clones import MergedPlayers, split_values
+from nerv_fl.strategy.gate import Certification, ratio
+from nerv_fl.strategy.outcome import NodeValue
+from nerv_fl.strategy.valuation import Valuation
+
+
+def gate_summary(verdict: Certification | None) -> GateSummary:
+    """Return the p-value and the ratios after / before, null where nothing was measured."""
+    if verdict is None or not verdict.after.finite:
+        return GateSummary(p_value=None, relative_drift=None, rank_ratio=None)
+    return GateSummary(
+        p_value=verdict.p_value,
+        relative_drift=ratio(verdict.after.drift_relative, verdict.before.drift_relative),
+        rank_ratio=ratio(verdict.after.effective_rank, verdict.before.effective_rank),
+    )
+
+
+def shapley_summary(valuation: Valuation) -> ShapleySummary:
+    """Return how a round was valued."""
+    result = valuation.result
+    return ShapleySummary(
+        method=result.method,
+        evaluations=result.num_evaluations,
+        se_max=float(result.standard_errors.max()),
+        stop=result.stop_reason,
+    )
+
+
+def node_values(valuation: Valuation, nodes: tuple[int, ...], players: MergedPlayers) -> tuple[NodeValue, ...]:
+    """Return each admitted node's value; a group of clones shares one player's equally."""
+    result = valuation.result
+    value, error, low, high = (
+        split_values(column, players.membership, num_nodes=len(nodes))
+        for column in (result.values, result.standard_errors, result.ci_low, result.ci_high)
+    )
+    clones = {index for group in players.membership if len(group) > 1 for index in group}
+    return tuple(
+        NodeValue(
+            node=node,
+            value=float(value[index]),
+            standard_error=float(error[index]),
+            ci_low=float(low[index]),
+            ci_high=float(high[index]),
+            is_clone=index in clones,
+        )
+        for index, node in enumerate(nodes)
+    )
