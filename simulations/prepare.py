@@ -157,4 +157,4 @@ def _make_bootstrap(folder: RunFolder, *, progress: Progress) -> None:
 
 def _register_nodes(folder: RunFolder) -> None:
     roster = {node: register(folder.node(node)) for node in range(folder.config.federation.num_nodes)}
-    folder.write_roster(roster)
+    folder.write_roster(roster, weights=dict.fromkeys(roster, float(folder.config.data.samples_per_node)))

@@ -75,6 +75,8 @@ def pretrain(config: RunConfig, ledger_path: Path, *, out: Path, progress: Progr
     best = _fit(encoder, train, heldout, config=config, floor=floor, progress=progress)
     set_flat(encoder, best.theta_P)
     centre(encoder)
+    batch = make_batch(heldout, evaluation_masks(config.seed, heldout))
+    best = _evaluate(encoder, batch, step=best.step, floor=floor, config=config)
     save_encoder(out, encoder, facts={"movement_floor": floor, "best_step": best.step, "epsilon": epsilon})
     return BootstrapResult(path=out, movement_floor=floor, best_step=best.step, measures=best.measures, epsilon=epsilon)
 

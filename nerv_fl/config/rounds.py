@@ -17,7 +17,7 @@ class ServerConfig:
 
     aggregation: str = "mean"
     optimizer: str = "adam"
-    learning_rate: float = 0.005
+    learning_rate: float = 0.00125
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-3
@@ -27,6 +27,7 @@ class ServerConfig:
     mean_noise_std: float = 0.0
     spread_weight: float = 3.0
     size_weight: float = 0.3
+    max_free_norm: float = 0.03
 
     def __post_init__(self) -> None:
         """Refuse unknown rules and numbers outside their range."""
@@ -42,6 +43,7 @@ class ServerConfig:
         in_range("server.mean_noise_std", self.mean_noise_std, low=0, high=math.inf)
         in_range("server.spread_weight", self.spread_weight, low=0, high=math.inf)
         in_range("server.size_weight", self.size_weight, low=0, high=math.inf)
+        in_range("server.max_free_norm", self.max_free_norm, low=0, high=math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,6 +84,7 @@ def serve(grid: Grid, folder: RunFolder, *, num_supernodes: int, on_round: OnRou
             state,
             config=config,
             run=run,
+            weights=folder.read_weights(),
             movement_floor=movement_floor,
             num_supernodes=num_supernodes,
             commit=recorder.commit,

@@ -108,15 +108,18 @@ class RunFolder:
         manifest = self.read_manifest() | facts
         write_atomically(self.manifest_path, (json.dumps(manifest, indent=1, allow_nan=False) + "\n").encode())
 
-    def write_roster(self, roster: dict[int, VerifyKey]) -> None:
-        """Write the registered nodes' public keys."""
-        texts = {str(node): key.to_text() for node, key in sorted(roster.items())}
-        write_atomically(self.root / "roster.json", json.dumps(texts, indent=1).encode())
+    def write_roster(self, roster: dict[int, VerifyKey], *, weights: dict[int, float]) -> None:
+        """Write the registered nodes' public keys and weights."""
+        entries = {str(node): {"key": key.to_text(), "weight": weights[node]} for node, key in sorted(roster.items())}
+        write_atomically(self.root / "roster.json", json.dumps(entries, indent=1).encode())
 
     def read_roster(self) -> dict[int, VerifyKey]:
         """Read the registered nodes' public keys."""
-        texts = json.loads((self.root / "roster.json").read_text(encoding="utf-8"))
-        return {int(node): VerifyKey.from_text(text) for node, text in texts.items()}
+        return {node: VerifyKey.from_text(entry["key"]) for node, entry in self._roster().items()}
+
+    def read_weights(self) -> dict[int, float]:
+        """Read the registered nodes' weights in the aggregate: public constants, their numbers of records."""
+        return {node: float(entry["weight"]) for node, entry in self._roster().items()}
 
     def node(self, number: int) -> Path:
         """Return one node's folder."""
@@ -139,9 +142,14 @@ class RunFolder:
             lines = [line for line in _whole_lines(self.rounds_path) if json.loads(line)["round"] <= round_number]
             write_atomically(self.rounds_path, "".join(lines).encode())
         if self.rewards_path.exists():
-            write_atomically(self.rewards_path, "".join(_whole_lines(self.rewards_path)).encode())
+            lines = _whole_lines(self.rewards_path) or [rewards_to_csv([], header=True)]
+            write_atomically(self.rewards_path, "".join(lines).encode())
             rows = [row for row in read_rewards(self.rewards_path) if row.round <= round_number]
             write_atomically(self.rewards_path, rewards_to_csv(rows, header=True).encode())
+
+    def _roster(self) -> dict[int, dict[str, Any]]:
+        entries = json.loads((self.root / "roster.json").read_text(encoding="utf-8"))
+        return {int(node): entry for node, entry in entries.items()}
 
     def rounds(self) -> list[RoundRecord]:
         """Read every record; empty if there is none yet."""

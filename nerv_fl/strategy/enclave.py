@@ -127,7 +127,7 @@ class Enclave:
         )
 
     def _players(self, given: RoundInput, admitted: Admitted) -> tuple[MergedPlayers, NodeCounts]:
-        weights = np.array([given.weights.get(node, 1.0) for node in admitted.nodes], dtype=np.float64)
+        weights = np.array([given.weights[node] for node in admitted.nodes], dtype=np.float64)
         if len(weights):
             weights = cap_weights(weights, max_weight=self._config.server.max_weight)
         groups = find_clones(admitted.updates_NP, cosine=self._config.enclave.clone_cosine)

@@ -5,7 +5,7 @@ No other file of the strategy knows Flower.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,7 @@ class NervStrategy(Strategy):
         state: Where to begin: the bootstrap, or a checkpoint.
         config: The run's settings.
         run: Name of the run.
+        weights: Public weight of each node in the aggregate.
         movement_floor: f of the loss, sent to the nodes.
         num_supernodes: SuperNodes to wait for.
         commit: Takes each outcome, makes it durable and returns the state that stands.
@@ -58,6 +59,7 @@ class NervStrategy(Strategy):
         *,
         config: RunConfig,
         run: str,
+        weights: Mapping[int, float],
         movement_floor: float,
         num_supernodes: int,
         commit: Commit,
@@ -66,6 +68,7 @@ class NervStrategy(Strategy):
         self._state = state
         self._config = config
         self._run = run
+        self._weights = weights
         self._movement_floor = movement_floor
         self._num_supernodes = num_supernodes
         self._commit = commit
@@ -140,7 +143,7 @@ class NervStrategy(Strategy):
                 optimizer=self._state.optimizer,
                 cohort=cohort,
                 envelopes=envelopes,
-                weights={},
+                weights=self._weights,
             )
         )
         self._state = self._commit(outcome, hearing)

@@ -22,7 +22,7 @@ class RoundInput:
         optimizer: The server optimiser's state.
         cohort: Nodes that were asked, ascending.
         envelopes: Sealed updates, in any order.
-        weights: Public weight of a node; 1 where absent.
+        weights: Public weight of each node.
     """
 
     round_number: int

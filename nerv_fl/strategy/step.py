@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nerv_fl.config import RunConfig
+from nerv_fl.config import RunConfig, ServerConfig
 from nerv_fl.strategy.aggregate import (
     Direction,
     OptimizerState,
@@ -69,7 +69,7 @@ def take_step(given: RoundInput, players: MergedPlayers, *, evaluator: Evaluator
         given.theta_P,
         given.optimizer,
         aggregate_P=noisy_P,
-        free_P=evaluator.data_free_descent(given.theta_P),
+        free_P=clip_free(evaluator.data_free_descent(given.theta_P), config=config.server),
         config=config.server,
     )
     return ServerStep(
@@ -79,3 +79,9 @@ def take_step(given: RoundInput, players: MergedPlayers, *, evaluator: Evaluator
         shares_NP=shares_NP,
         noise_P=np.asarray(noisy_P - aggregate_P, dtype=np.float32),
     )
+
+
+def clip_free(free_P: Vector, *, config: ServerConfig) -> Vector:
+    """Shorten the data-free direction to at most `server.max_free_norm`, so that it never drowns the nodes' signal."""
+    norm = float(np.linalg.norm(free_P))
+    return np.asarray(free_P * min(1.0, config.max_free_norm / max(norm, 1e-12)), dtype=np.float32)

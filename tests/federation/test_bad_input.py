@@ -1,0 +1,125 @@
+"""Files that are missing, damaged or another run's: a clear error, and nothing lost."""
+
+from pathlib import Path
+
+import h5py
+import pytest
+
+from datagen.ledger import generate_ledger
+from nerv_fl.errors import CheckpointError, DataError, SealError
+from nerv_fl.server.folder import RunFolder
+from tests.federation.conftest import NewRun
+from tests.federation.tiny_run import run_rounds
+
+
+def snapshot(folder: RunFolder) -> dict[Path, bytes]:
+    """Return the content of every file of a run."""
+    return {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("pool", ["search", "certify", "final"])
+def test_missing_pool(pool: str, new_run: NewRun) -> None:
+    folder = new_run()
+    path = folder.data(pool)
+    path.unlink()
+
+    with pytest.raises(DataError) as caught:
+        run_rounds(folder)
+
+    assert str(caught.value) == f"{path} does not exist, expected a ledger file"
+
+
+def test_truncated_pool(new_run: NewRun) -> None:
+    folder = new_run()
+    path = folder.data("certify")
+    path.write_bytes(path.read_bytes()[:5000])
+    before = snapshot(folder)
+
+    with pytest.raises(DataError) as caught:
+        run_rounds(folder)
+
+    assert str(caught.value).startswith(f"{path} is not a readable HDF5 file (")
+    assert str(caught.value).endswith("), expected a whole ledger file")
+    assert before.items() <= snapshot(folder).items()
+
+
+def test_foreign_pool(new_run: NewRun) -> None:
+    folder = new_run()
+    path = folder.data("search")
+    path.unlink()
+    with h5py.File(path, "w") as file:
+        file["balances"] = [1, 2, 3]
+
+    with pytest.raises(DataError, match="^" + str(path)):
+        run_rounds(folder)
+
+
+def test_pool_of_another_account_number(new_run: NewRun) -> None:
+    folder = new_run()
+    path = folder.data("search")
+    generate_ledger(path, chains=32, steps=4, accounts=32, max_transactions=8, profile="live", seed=1)
+
+    with pytest.raises(DataError) as caught:
+        run_rounds(folder)
+
+    assert str(caught.value) == f"{path} has 32 accounts, expected 64 (the model's)"
+
+
+def test_nodes_ledger_of_another_account_number_reaches_nobody_elses_round(
+    new_run: NewRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The SuperNode that hosts it fails; the server rejects the round for lack of nodes and keeps its encoder."""
+    folder = new_run(**{"federation.num_rounds": 1})
+    path = folder.data("nodes")
+    generate_ledger(path, chains=256, steps=4, accounts=32, max_transactions=8, profile="live", seed=1)
+
+    run_rounds(folder)
+
+    assert f"{path} has 32 accounts, expected 64 (the model's)" in caplog.text
+    assert folder.rounds()[1].reason == "0 of 6 nodes were heard, expected at least 70 % of the cohort"
+    assert folder.rounds()[1].model_hash == folder.rounds()[0].model_hash
+
+
+def test_damaged_bootstrap(new_run: NewRun) -> None:
+    folder = new_run()
+    folder.bootstrap_path.write_bytes(b"not weights")
+
+    with pytest.raises(CheckpointError, match=f"^{folder.bootstrap_path} cannot be read as safetensors: "):
+        run_rounds(folder)
+
+
+def test_damaged_enclave_key(new_run: NewRun) -> None:
+    folder = new_run()
+    folder.enclave.mkdir()
+    (folder.enclave / "evidence.json").write_text("{}")
+
+    with pytest.raises(SealError, match=r"opening\.key cannot be read as HPKE private key: FileNotFoundError$"):
+        run_rounds(folder)
+
+
+def test_damaged_spending_ledger_stops_its_node_only(new_run: NewRun, caplog: pytest.LogCaptureFixture) -> None:
+    folder = new_run(**{"federation.num_rounds": 1})
+    path = folder.node(5) / "spending.json"
+    path.write_text('{"steps": {}}')
+
+    run_rounds(folder)
+
+    nodes = folder.rounds()[1].nodes
+    assert nodes is not None
+    assert (nodes.heard, nodes.admitted) == (5, 5)
+    assert f"node 5 refuses round 1: PrivacyError: {path} is not a spending ledger" in caplog.text
+
+
+def test_damaged_checkpoint_is_refused_and_left_alone(new_run: NewRun) -> None:
+    folder = new_run(**{"federation.num_rounds": 1})
+    run_rounds(folder)
+    (weights,) = folder.checkpoint.glob("*.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    before = snapshot(folder)
+
+    with pytest.raises(CheckpointError, match=r"round-00001\.safetensors has SHA-256 "):
+        run_rounds(folder)
+
+    assert snapshot(folder) == before

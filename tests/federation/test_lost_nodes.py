@@ -1,0 +1,161 @@
+"""Nodes that are lost, crash, refuse or never come: the round counts who was heard, and the run goes on."""
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message
+
+from nerv_fl.client import app as client_app
+from nerv_fl.errors import AggregationError, ConfigError
+from nerv_fl.server.app import serve
+from nerv_fl.strategy.nerv import NervStrategy
+from tests.federation.conftest import NewRun
+from tests.federation.fake_grid import FakeGrid
+from tests.federation.tiny_run import COHORT_2, bootstrap_hash, make_grid, record_of, rewards_of, run_rounds
+
+
+def test_too_few_replies_reject_the_round_and_the_next_one_runs(new_run: NewRun) -> None:
+    folder = new_run(**{"federation.num_rounds": 2})
+    before = bootstrap_hash(folder)
+    seen: list[int] = []
+
+    def lose_the_first_reply(reply: Message) -> Message | None:
+        seen.append(len(seen))
+        return None if len(seen) == 1 else reply
+
+    run_rounds(folder, meddle=lose_the_first_reply)
+
+    lost, following = record_of(folder, 1), record_of(folder, 2)
+    assert not lost.accepted
+    assert lost.reason == "3 of 6 nodes were heard, expected at least 70 % of the cohort"
+    assert lost.model_hash == before
+    assert not rewards_of(folder, 1)
+    assert following.accepted
+    assert following.carried_nano == lost.pool_nano
+    paid_nano = sum(row.payout_nano for row in rewards_of(folder, 2).values())
+    assert paid_nano in {0, following.pool_nano + lost.pool_nano}
+
+
+def test_no_reply_at_all_is_a_rejected_round_too(new_run: NewRun) -> None:
+    folder = new_run(**{"federation.num_rounds": 1})
+
+    state = run_rounds(folder, meddle=lambda _reply: None)
+
+    assert record_of(folder, 1).reason == "0 of 6 nodes were heard, expected at least 70 % of the cohort"
+    assert state.model_hash == bootstrap_hash(folder)
+
+
+def test_nodes_that_may_have_trained_are_charged_even_if_their_replies_are_lost(new_run: NewRun) -> None:
+    folder = new_run(**{"federation.num_rounds": 1})
+
+    state = run_rounds(folder, meddle=lambda _reply: None)
+
+    assert sum(state.participations) == 6
+
+
+def test_a_crashing_supernode_does_not_stop_the_round(
+    new_run: NewRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = new_run(**{"federation.num_rounds": 1})
+    crash = SuperNodeCrash(monkeypatch, partition=4)
+
+    run_rounds(folder, num_supernodes=6)
+
+    record = record_of(folder, 1)
+    assert crash.count == 1
+    assert record.accepted
+    assert record.nodes is not None
+    assert (record.nodes.sampled, record.nodes.heard, record.nodes.admitted) == (6, 5, 5)
+    assert "failed: RuntimeError('out of memory')" in caplog.text
+
+
+class SuperNodeCrash:
+    """Makes one SuperNode's app raise something that is not our own error."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, partition: int) -> None:
+        self.count = 0
+        original = client_app.hosted_nodes
+
+        def hosted_nodes(cohort: list[int], context: Context) -> list[int]:
+            if context.node_config["partition-id"] == partition:
+                self.count += 1
+                raise RuntimeError("out of memory")
+            return original(cohort, context)
+
+        monkeypatch.setattr(client_app, "hosted_nodes", hosted_nodes)
+
+
+# --- Nodes that refuse ------------------------------------------------------------------------------------------------
+
+
+def test_nodes_past_their_budget_refuse_and_say_so(new_run: NewRun) -> None:
+    folder = new_run(**{"federation.num_rounds": 2, "privacy.max_epsilon": 6.0})
+    grid = make_grid(folder)
+
+    state = serve(grid, folder, num_supernodes=2)
+
+    second = [reply.content.config_records["answer"] for reply in grid.replies[2:]]
+    refusals = {node: text for answer in second for node, text in zip(*refusing_in(answer), strict=True)}
+    both = set(rewards_of(folder, 1)) & set(COHORT_2)
+    assert set(refusals) == both
+    for text in refusals.values():
+        assert text == (
+            "PrivacyError: epsilon after round 2 would be 6.557 at delta 1e-05 per step record "
+            "(Poisson sampling at 0.0625), expected at most 6"
+        )
+    record = record_of(folder, 2)
+    assert record.reason == f"{6 - len(both)} of 6 nodes were heard, expected at least 70 % of the cohort"
+    assert max(state.participations) == 1
+    assert record.epsilon is not None
+    assert record.epsilon.max <= 6.0
+
+
+def test_a_reply_holds_envelopes_and_refusals_and_nothing_else(new_run: NewRun) -> None:
+    folder = new_run(**{"federation.num_rounds": 1})
+    grid = make_grid(folder)
+
+    serve(grid, folder, num_supernodes=2)
+
+    for reply in grid.replies:
+        assert list(reply.content.keys()) == ["answer"]
+        answer = reply.content.config_records["answer"]
+        assert answer.keys() == {"nodes", "envelopes", "refusing_nodes", "refusals"}
+        # The size of an envelope follows from the model alone.
+        assert len({len(envelope) for envelope in answer["envelopes"]}) == 1  # type: ignore[union-attr,arg-type]
+
+
+# --- SuperNodes that do not come --------------------------------------------------------------------------------------
+
+
+class EmptyGrid(FakeGrid):
+    """A grid on which no SuperNode is online."""
+
+    def get_node_ids(self) -> list[int]:
+        return []
+
+
+def test_no_supernode_online_is_an_error_not_an_endless_wait(new_run: NewRun) -> None:
+    folder = new_run(**{"federation.node_wait_s": 0.2})
+    grid = EmptyGrid(make_grid(folder).client_app, num_supernodes=2)
+
+    with pytest.raises(AggregationError, match=r"^0 of 2 SuperNodes came online in 0\.2 s$"):
+        serve(grid, folder, num_supernodes=2)
+
+
+def test_a_missing_supernode_is_waited_for_and_then_left_out(new_run: NewRun, caplog: pytest.LogCaptureFixture) -> None:
+    folder = new_run(**{"federation.node_wait_s": 0.2, "federation.num_rounds": 1})
+
+    serve(make_grid(folder, num_supernodes=2), folder, num_supernodes=3)
+
+    assert "2 of 3 SuperNodes are online; the round goes on without the rest" in caplog.text
+    assert record_of(folder, 1).accepted
+
+
+def refusing_in(answer: ConfigRecord) -> tuple[list[int], list[str]]:
+    """Return the nodes of an answer that refused, and why."""
+    return answer["refusing_nodes"], answer["refusals"]  # type: ignore[return-value]
+
+
+def test_strategy_takes_no_foreign_weights(new_run: NewRun) -> None:
+    strategy = NervStrategy.__new__(NervStrategy)
+    with pytest.raises(ConfigError, match=r"^initial_arrays is given, expected None: the federation's state holds"):
+        strategy.start(make_grid(new_run()), ArrayRecord([np.zeros(3)]))

@@ -1,0 +1,174 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from nerv_fl.config import RunConfig, build
+from nerv_fl.rng import stream
+from nerv_fl.strategy.enclave import Enclave
+from nerv_fl.strategy.nerv import Hearing, NervStrategy
+from nerv_fl.strategy.outcome import RoundInput, RoundOutcome
+from nerv_fl.strategy.state import FederationState
+from tests.federation.fake_grid import FakeGrid
+
+CONFIG = build({"federation.num_nodes": 20, "federation.cohort_size": 6, "federation.num_rounds": 3})
+THETA = np.arange(4, dtype=np.float32)
+
+
+class StubEnclave:
+    """Remembers what it was handed, and accepts everything."""
+
+    evidence = "signed by nobody"
+
+    def __init__(self) -> None:
+        self.given: list[RoundInput] = []
+
+    def process(self, given: RoundInput) -> RoundOutcome:
+        self.given.append(given)
+        return cast(RoundOutcome, SimpleNamespace(accepted=True, step=1.0, theta_P=given.theta_P + 1))
+
+
+class Bench:
+    """A strategy with a stub enclave, and what it committed."""
+
+    def __init__(self, config: RunConfig = CONFIG, *, num_supernodes: int = 2) -> None:
+        self.enclave = StubEnclave()
+        self.hearings: list[Hearing] = []
+        self.state = FederationState.first(THETA, num_nodes=20, rewards=config.rewards)
+        self.strategy = NervStrategy(
+            cast(Enclave, self.enclave),
+            self.state,
+            config=config,
+            run="demo",
+            weights=dict.fromkeys(range(20), 1.0),
+            movement_floor=0.25,
+            num_supernodes=num_supernodes,
+            commit=self.commit,
+        )
+
+    def commit(self, outcome: RoundOutcome, hearing: Hearing) -> FederationState:
+        self.hearings.append(hearing)
+        fields = {name: getattr(self.state, name) for name in ("optimizer", "reputations", "participations")}
+        self.state = FederationState(
+            round_number=self.state.round_number + 1, theta_P=outcome.theta_P, carried_nano=0, **fields
+        )
+        return self.state
+
+
+def grid_of(answers: dict[int, dict[str, Any]]) -> FakeGrid:
+    """Return a grid whose SuperNodes give fixed answers by partition; a missing one raises."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        answer = answers[int(context.node_config["partition-id"])]
+        return Message(RecordDict({"answer": ConfigRecord(answer)}), reply_to=message)
+
+    return FakeGrid(app, num_supernodes=2)
+
+
+def answer(envelopes: list[bytes], refusing: list[int] | None = None) -> dict[str, Any]:
+    return {"nodes": [], "envelopes": envelopes, "refusing_nodes": refusing or [], "refusals": []}
+
+
+def test_cohorts_are_drawn_without_replacement_and_ascend() -> None:
+    strategy = Bench().strategy
+    cohorts = [strategy.cohort(number) for number in range(1, 200)]
+
+    assert all(len(set(cohort)) == 6 and list(cohort) == sorted(cohort) for cohort in cohorts)
+    assert cohorts[0] == strategy.cohort(1)
+    counts = np.bincount(np.concatenate(cohorts), minlength=20)
+    assert counts.min() > 30
+    assert counts.max() < 95
+    expected = stream(7, "cohort", 5).choice(20, size=6, replace=False)
+    assert strategy.cohort(5) == tuple(sorted(expected.tolist()))
+
+
+def test_every_supernode_gets_the_whole_order_and_nothing_more() -> None:
+    bench, grid = Bench(), grid_of({0: answer([b"a"]), 1: answer([])})
+
+    bench.strategy.start(grid, num_rounds=1)
+
+    assert [message.metadata.dst_node_id for message in grid.sent] == [1000, 1001]
+    for message in grid.sent:
+        assert message.metadata.message_type == "train"
+        assert set(message.content) == {"round", "theta"}
+        request = message.content.config_records["round"]
+        assert dict(request) == {
+            "run": "demo",
+            "round": 1,
+            "base_hash": FederationState.first(THETA, num_nodes=20, rewards=CONFIG.rewards).model_hash,
+            "evidence": "signed by nobody",
+            "movement_floor": 0.25,
+            "cohort": list(bench.strategy.cohort(1)),
+        }
+        (theta_P,) = message.content.array_records["theta"].to_numpy_ndarrays()
+        assert theta_P.dtype == np.float32
+        assert theta_P.tolist() == THETA.tolist()
+
+
+def test_the_enclave_gets_every_envelope_and_the_state_that_stands() -> None:
+    bench, grid = Bench(), grid_of({0: answer([b"a", b"b"]), 1: answer([b"c"])})
+
+    result = bench.strategy.start(grid)
+
+    assert [given.round_number for given in bench.enclave.given] == [1, 2, 3]
+    assert [list(given.envelopes) for given in bench.enclave.given] == [[b"a", b"b", b"c"]] * 3
+    assert [given.theta_P.tolist() for given in bench.enclave.given] == [(THETA + n).tolist() for n in range(3)]
+    assert bench.enclave.given[1].cohort == bench.strategy.cohort(2)
+    assert result.arrays.to_numpy_ndarrays()[0].tolist() == (THETA + 3).tolist()
+    assert bench.strategy.state.round_number == 3
+
+
+def test_the_next_round_starts_from_what_was_committed() -> None:
+    bench, grid = Bench(), grid_of({0: answer([]), 1: answer([])})
+
+    bench.strategy.start(grid, num_rounds=2)
+
+    hashes = [message.content.config_records["round"]["base_hash"] for message in grid.sent]
+    assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
+
+
+def test_a_resumed_strategy_runs_what_is_left() -> None:
+    bench, grid = Bench(), grid_of({0: answer([]), 1: answer([])})
+    bench.strategy.start(grid, num_rounds=2)
+
+    bench.strategy.start(grid)
+    bench.strategy.start(grid)
+
+    assert [given.round_number for given in bench.enclave.given] == [1, 2, 3]
+
+
+def test_who_refused_spent_nothing_and_who_was_lost_may_have() -> None:
+    bench = Bench()
+    cohort = bench.strategy.cohort(1)
+    grid = grid_of({0: answer([b"a"], refusing=[cohort[0], cohort[3]])})
+
+    bench.strategy.start(grid, num_rounds=1)
+
+    assert bench.hearings[0].trained == frozenset(cohort) - {cohort[0], cohort[3]}
+    assert bench.hearings[0].seconds >= 0
+    assert list(bench.enclave.given[0].envelopes) == [b"a"]
+
+
+def test_clients_evaluate_nothing() -> None:
+    strategy, grid = Bench().strategy, grid_of({})
+
+    assert strategy.configure_evaluate(1, strategy._arrays(), ConfigRecord(), grid) == []
+    assert strategy.aggregate_evaluate(1, []) is None
+
+
+def test_summary_says_what_is_about_to_run(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        Bench().strategy.summary()
+
+    assert "6 of 20 nodes a round, from round 0" in caplog.text
+
+
+def test_only_the_strategy_touches_flower() -> None:
+    folder = Path(__file__).parents[2] / "nerv_fl" / "strategy"
+    assert [path.name for path in folder.rglob("*.py") if "flwr" in path.read_text()] == ["nerv.py"]

@@ -1,0 +1,165 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nerv_fl.errors import CheckpointError
+from nerv_fl.sealing import Context, OpeningKey, encode_update, seal
+from nerv_fl.strategy.aggregate import Vector
+from nerv_fl.strategy.opening import AdmissionLog, Admitted, open_round
+from tests.strategy.one_round import RUN, signing_key
+
+P = 5
+BASE = "c0ffee"
+OPENING = OpeningKey(b"enclave".ljust(96))
+ELSEWHERE = OpeningKey(b"another".ljust(96))
+
+
+def envelope(
+    node: int,
+    update_P: Vector | None = None,
+    *,
+    run: str = RUN,
+    round_number: int = 3,
+    base_hash: str = BASE,
+    signer: int | None = None,
+    enclave: OpeningKey = OPENING,
+    payload: bytes | None = None,
+) -> bytes:
+    update_P = np.full(P, node, dtype=np.float32) if update_P is None else update_P
+    return seal(
+        encode_update(update_P) if payload is None else payload,
+        context=Context(run=run, round=round_number, node=node, base_hash=base_hash),
+        sealing_key=enclave.sealing_key,
+        signing_key=signing_key(node if signer is None else signer),
+    )
+
+
+def opened(envelopes: list[bytes], log: AdmissionLog, *, round_number: int = 3, num_registered: int = 6) -> Admitted:
+    return open_round(
+        envelopes,
+        run=RUN,
+        round_number=round_number,
+        base_hash=BASE,
+        cohort=(0, 1, 2, 3, 5),
+        roster={node: signing_key(node).verify_key for node in range(num_registered)},
+        opening_key=OPENING,
+        log=log,
+        num_parameters=P,
+        max_size_bytes=8000,
+    )
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> AdmissionLog:
+    return AdmissionLog(tmp_path / "admitted.json")
+
+
+def test_updates_come_in_node_order_whatever_order_they_arrive_in(log: AdmissionLog) -> None:
+    admitted = opened([envelope(3), envelope(0), envelope(2)], log)
+
+    assert admitted.nodes == (0, 2, 3)
+    assert admitted.updates_NP.tolist() == [[0.0] * P, [2.0] * P, [3.0] * P]
+    assert admitted.updates_NP.dtype == np.float32
+    assert (admitted.refused, admitted.faults) == ({}, {})
+
+
+def test_no_envelope_at_all(log: AdmissionLog) -> None:
+    admitted = opened([], log)
+
+    assert admitted.nodes == ()
+    assert admitted.updates_NP.shape == (0, P)
+
+
+def tampered(original: bytes) -> bytes:
+    return original[:-1] + bytes([original[-1] ^ 1])
+
+
+BLAMELESS = {
+    "too-large": b"x" * 8001,
+    "malformed": b"x",
+    "wrong-context": envelope(2, run="another"),
+    "wrong-enclave": envelope(2, enclave=ELSEWHERE),
+    "bad-signature": tampered(envelope(2)),
+    "not-in-cohort": envelope(4),
+}
+NAN = np.array([0, 0, np.nan, np.inf, 0], dtype=np.float32)
+BLAMED = {
+    "bad-payload": envelope(2, payload=b"fp32"),
+    "not-finite": envelope(2, NAN),
+}
+
+
+@pytest.mark.parametrize("reason", sorted(BLAMELESS))
+def test_refusal_that_may_be_the_carriers_work_is_counted_and_blames_nobody(reason: str, log: AdmissionLog) -> None:
+    admitted = opened([envelope(0), BLAMELESS[reason], envelope(1)], log)
+
+    assert admitted.nodes == (0, 1)
+    assert admitted.refused == {reason: 1}
+    assert admitted.faults == {}
+
+
+@pytest.mark.parametrize("reason", sorted(BLAMED))
+def test_refusal_that_only_the_signer_can_have_caused_is_its_fault(reason: str, log: AdmissionLog) -> None:
+    admitted = opened([envelope(0), BLAMED[reason], envelope(1)], log)
+
+    assert admitted.nodes == (0, 1)
+    assert admitted.refused == {reason: 1}
+    assert admitted.faults == {2: reason}
+
+
+@pytest.mark.parametrize("field", [{"round_number": 4}, {"base_hash": "beef"}, {"run": "x"}])
+def test_another_round_base_or_run_is_the_wrong_context(field: dict[str, object], log: AdmissionLog) -> None:
+    assert opened([envelope(2, **field)], log).refused == {"wrong-context": 1}  # type: ignore[arg-type]
+
+
+def test_somebody_elses_signature(log: AdmissionLog) -> None:
+    assert opened([envelope(2, signer=3)], log).refused == {"bad-signature": 1}
+
+
+def test_node_without_a_key_on_the_roster(log: AdmissionLog) -> None:
+    assert opened([envelope(5)], log, num_registered=5).refused == {"unknown-signer": 1}
+
+
+def test_the_first_valid_envelope_of_a_node_wins(log: AdmissionLog) -> None:
+    first, second = envelope(2, np.ones(P, np.float32)), envelope(2, np.zeros(P, np.float32))
+
+    admitted = opened([tampered(first), first, second, first], log)
+
+    assert admitted.updates_NP.tolist() == [[1.0] * P]
+    assert admitted.refused == {"bad-signature": 1, "duplicate": 2}
+
+
+def test_the_first_envelope_survives_a_restart(tmp_path: Path) -> None:
+    """What was admitted before a crash is admitted again; a second one of the same node never is."""
+    path = tmp_path / "admitted.json"
+    first, second = envelope(2), envelope(2)
+    opened([first, envelope(1)], AdmissionLog(path))
+
+    assert opened([second, first], AdmissionLog(path)).refused == {"duplicate": 1}
+    assert opened([second], AdmissionLog(path)).nodes == ()
+
+
+def test_a_refused_envelope_takes_nobodys_place(tmp_path: Path) -> None:
+    path = tmp_path / "admitted.json"
+    opened([envelope(2, NAN), envelope(1)], AdmissionLog(path))
+
+    assert opened([envelope(2)], AdmissionLog(path)).nodes == (2,)
+
+
+def test_the_log_keeps_one_round(tmp_path: Path) -> None:
+    path = tmp_path / "admitted.json"
+    opened([envelope(1), envelope(2)], AdmissionLog(path))
+    opened([envelope(2, round_number=4)], AdmissionLog(path), round_number=4)
+
+    assert list(json.loads(path.read_text())) == ["4/2"]
+
+
+@pytest.mark.parametrize("content", ["[]", "{", ""])
+def test_damaged_log(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "admitted.json"
+    path.write_text(content)
+
+    with pytest.raises(CheckpointError, match=f"^{path} is not an admission log "):
+        AdmissionLog(path)
