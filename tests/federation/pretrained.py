@@ -36,6 +36,7 @@ TRAINING: Final[Flat] = {
     "gate.search_samples": 32,
     "gate.certify_samples": 64,
     "training.expected_batch": 64,
+    "gate.confidence": 0.95,
     "privacy.max_epsilon": 60.0,
     "valuation.gradient_samples": 32,
 }

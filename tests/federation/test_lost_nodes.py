@@ -5,12 +5,15 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 
 from nerv_fl.client import app as client_app
+from nerv_fl.client.privacy import Mechanism, epsilon_of
 from nerv_fl.errors import AggregationError, ConfigError
 from nerv_fl.server.app import serve
 from nerv_fl.strategy.nerv import NervStrategy
 from tests.federation.conftest import NewRun
 from tests.federation.fake_grid import FakeGrid
 from tests.federation.tiny_run import COHORT_2, bootstrap_hash, make_grid, record_of, rewards_of, run_rounds
+
+MECHANISM = Mechanism(sigma=0.5, sampling_rate=32 / 128)
 
 
 def test_too_few_replies_reject_the_round_and_the_next_one_runs(new_run: NewRun) -> None:
@@ -88,7 +91,7 @@ class SuperNodeCrash:
 
 
 def test_nodes_past_their_budget_refuse_and_say_so(new_run: NewRun) -> None:
-    folder = new_run(**{"federation.num_rounds": 2, "privacy.max_epsilon": 6.0})
+    folder = new_run(**{"federation.num_rounds": 2, "privacy.max_epsilon": 10.0})
     grid = make_grid(folder)
 
     state = serve(grid, folder, num_supernodes=2)
@@ -99,14 +102,14 @@ def test_nodes_past_their_budget_refuse_and_say_so(new_run: NewRun) -> None:
     assert set(refusals) == both
     for text in refusals.values():
         assert text == (
-            "PrivacyError: epsilon after round 2 would be 6.557 at delta 1e-05 per step record "
-            "(Poisson sampling at 0.0625), expected at most 6"
+            f"PrivacyError: epsilon after round 2 would be {epsilon_of(MECHANISM, 2, delta=1e-5):.3f} at delta 1e-05 "
+            "per step record (Poisson sampling at 0.25), expected at most 10"
         )
     record = record_of(folder, 2)
     assert record.reason == f"{6 - len(both)} of 6 nodes were heard, expected at least 70 % of the cohort"
     assert max(state.participations) == 1
     assert record.epsilon is not None
-    assert record.epsilon.max <= 6.0
+    assert record.epsilon.max <= 10.0
 
 
 def test_a_reply_holds_envelopes_and_refusals_and_nothing_else(new_run: NewRun) -> None:

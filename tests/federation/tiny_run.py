@@ -28,6 +28,7 @@ from simulations.engine import host_settings
 from simulations.prepare import open_folder, prepare
 from tests.federation.fake_grid import FakeGrid, Meddle
 
+# Large batches and a lenient gate: most rounds are accepted, so that something happens in them.
 SETTINGS: Final[Flat] = {
     "name": "tiny",
     "data.steps": 4,
@@ -44,11 +45,12 @@ SETTINGS: Final[Flat] = {
     "federation.num_nodes": 8,
     "federation.cohort_size": 6,
     "federation.num_rounds": 3,
-    "training.expected_batch": 8,
+    "training.expected_batch": 32,
     "training.micro_batch": 16,
-    "privacy.max_epsilon": 20.0,
-    "gate.search_samples": 16,
-    "gate.certify_samples": 32,
+    "privacy.max_epsilon": 60.0,
+    "gate.confidence": 0.8,
+    "gate.search_samples": 32,
+    "gate.certify_samples": 64,
     "gate.monitor_samples": 16,
     "gate.bound_batches": 200,
     "valuation.method": "surrogate",

@@ -104,7 +104,7 @@ def test_final_pool_interval_by_hand(
 
 def test_epsilon_spread_counts_the_rounds_each_node_took_part_in() -> None:
     config = tiny_config()
-    mechanism = Mechanism(sigma=0.5, sampling_rate=8 / 128)
+    mechanism = Mechanism(sigma=0.5, sampling_rate=32 / 128)
 
     spread = epsilon_spread((0, 1, 1, 3, 2), config=config)
 

@@ -35,6 +35,7 @@ def decide(
     num_asked: int | None = None,
     optimizer: OptimizerState | None = None,
     round_number: int = 1,
+    weights: Mapping[int, float] | None = None,
 ) -> RoundOutcome:
     """Seal updates as their nodes would, and return what the enclave makes of them.
 
@@ -47,6 +48,7 @@ def decide(
         num_asked: Size of the cohort, nodes from 0 on; those of `updates` if None.
         optimizer: Its state; fresh if None.
         round_number: The round.
+        weights: Of the nodes in the aggregate; 1 each if None.
     """
     identity = EnclaveIdentity.load_or_create(folder, run=RUN)
     keys = {node: signing_key(node) for node in updates}
@@ -70,6 +72,6 @@ def decide(
             optimizer=optimizer or OptimizerState.empty(len(theta_P)),
             cohort=tuple(range(num_asked)) if num_asked else tuple(sorted(updates)),
             envelopes=envelopes,
-            weights=dict.fromkeys(roster, 1.0),
+            weights=weights or dict.fromkeys(roster, 1.0),
         )
     )

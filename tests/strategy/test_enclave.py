@@ -44,7 +44,7 @@ def towards(*numbers: int, size: float = 1.0) -> dict[int, Vector]:
 
 def judged(updates: dict[int, Vector], folder: Path, **changes: Any) -> RoundOutcome:
     pools = changes.pop("pools", None) or QuadraticPools(optimum_P=OPTIMUM)
-    arguments = {name: changes.pop(name) for name in ("num_asked", "optimizer", "round_number") if name in changes}
+    arguments = {name: changes.pop(name) for name in ("num_asked", "optimizer", "weights") if name in changes}
     return decide(updates, theta_P=ORIGIN, evaluator=pools, config=settings(changes), folder=folder, **arguments)
 
 
@@ -142,6 +142,16 @@ def test_a_free_rider_is_worth_exactly_nothing(tmp_path: Path) -> None:
         rider = outcome.values[3]
         assert (rider.value, rider.standard_error, rider.ci_low, rider.ci_high) == (0.0, 0.0, 0.0, 0.0)
         assert outcome.values[0].value != 0
+
+
+def test_weights_weigh_and_are_capped_at_a_multiple_of_their_median(tmp_path: Path) -> None:
+    """Weights 1, 1, 1, 100 count as 1, 1, 1, 2."""
+    updates = towards(0, 1, 2, 3)
+
+    outcome = judged(updates, tmp_path, weights={0: 1.0, 1: 1.0, 2: 1.0, 3: 100.0}, **{"gate.steps": [1.0]})
+
+    expected = np.average(list(updates.values()), axis=0, weights=[1, 1, 1, 2])
+    assert np.allclose(outcome.theta_P, expected, atol=1e-6)
 
 
 def test_what_momentum_gains_alone_is_reported_and_paid_to_nobody(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.federation.fake_grid import FakeGrid
 
 CONFIG = build({"federation.num_nodes": 20, "federation.cohort_size": 6, "federation.num_rounds": 3})
 THETA = np.arange(4, dtype=np.float32)
+WEIGHTS = {node: 1.0 + node for node in range(20)}
 
 
 class StubEnclave:
@@ -44,7 +45,7 @@ class Bench:
             self.state,
             config=config,
             run="demo",
-            weights=dict.fromkeys(range(20), 1.0),
+            weights=WEIGHTS,
             movement_floor=0.25,
             num_supernodes=num_supernodes,
             commit=self.commit,
@@ -120,6 +121,7 @@ def test_the_enclave_gets_every_envelope_and_the_state_that_stands() -> None:
     assert [list(given.envelopes) for given in bench.enclave.given] == [[b"a", b"b", b"c"]] * 3
     assert [given.theta_P.tolist() for given in bench.enclave.given] == [(THETA + n).tolist() for n in range(3)]
     assert bench.enclave.given[1].cohort == bench.strategy.cohort(2)
+    assert bench.enclave.given[1].weights == WEIGHTS
     assert result.arrays.to_numpy_ndarrays()[0].tolist() == (THETA + 3).tolist()
     assert bench.strategy.state.round_number == 3
 

@@ -1,0 +1,117 @@
+"""A prepared federation of eight nodes, an enclave's identity, and the order of its first round."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nerv_fl.client.host import HostSettings, NodeHost
+from nerv_fl.client.node import Node, RoundOrder
+from nerv_fl.client.train import Trainer
+from nerv_fl.config import Flat
+from nerv_fl.models.encoder import Encoder, get_flat
+from nerv_fl.models.presets import get_preset
+from nerv_fl.models.weights import load_encoder, vector_hash
+from nerv_fl.sealing import Context, decode_update, open_envelope
+from nerv_fl.server.folder import RunFolder
+from nerv_fl.store import LedgerFile
+from nerv_fl.strategy.aggregate import Vector
+from nerv_fl.strategy.identity import EnclaveIdentity
+from simulations.engine import host_settings
+from tests.federation.tiny_run import change_settings, copy_run, num_parameters
+
+
+@dataclass(frozen=True)
+class Field:
+    """Everything a node needs to be asked."""
+
+    folder: RunFolder
+
+    @cached_property
+    def identity(self) -> EnclaveIdentity:
+        """The enclave's keys."""
+        return EnclaveIdentity.load_or_create(self.folder.enclave, run=str(self.folder.read_manifest()["run"]))
+
+    @cached_property
+    def ledger(self) -> LedgerFile:
+        """The nodes' records."""
+        return LedgerFile(self.folder.data("nodes"))
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """A resident model."""
+        config = self.folder.config
+        return Trainer(
+            Encoder(get_preset("quickstart")), training=config.training, privacy=config.privacy, movement_floor=0.01
+        )
+
+    @property
+    def settings(self) -> HostSettings:
+        """The host's settings."""
+        return host_settings(self.folder)
+
+    def order(self, **changes: Any) -> RoundOrder:
+        """Return the order of round 1, with some of it changed."""
+        encoder = Encoder(get_preset("quickstart"))
+        load_encoder(self.folder.bootstrap_path, encoder)
+        theta_P = get_flat(encoder)
+        order = RoundOrder(
+            run=self.identity.evidence.run,
+            round_number=1,
+            theta_P=theta_P,
+            base_hash=vector_hash(theta_P.numpy()),
+            evidence=self.identity.evidence.to_text(),
+        )
+        return replace(order, **changes)
+
+    def moved(self, order: RoundOrder, **changes: Any) -> RoundOrder:
+        """Return an order from another encoder, honestly announced."""
+        theta_P = order.theta_P + torch.full_like(order.theta_P, 1e-3)
+        return replace(order, theta_P=theta_P, base_hash=vector_hash(theta_P.numpy()), **changes)
+
+    def node(self, number: int, *, simulated: bool = True, **changes: Any) -> Node:
+        """Return a node as a freshly started process would have it."""
+        return Node(
+            number,
+            changes.get("folder", self.folder.node(number)),
+            samples=changes.get("samples", (number * 128, (number + 1) * 128)),
+            config=self.folder.config,
+            vendor_root=changes.get("vendor_root", self.identity.vendor_root),
+            simulated=simulated,
+        )
+
+    def answer(self, number: int, order: RoundOrder | None = None, **changes: Any) -> bytes:
+        """Ask a node."""
+        return self.node(number, **changes).answer(order or self.order(), trainer=self.trainer, ledger=self.ledger)
+
+    def opened(self, envelope: bytes, number: int, order: RoundOrder | None = None) -> Vector:
+        """Open a node's envelope as the enclave would."""
+        order = order or self.order()
+        context = Context(run=order.run, round=order.round_number, node=number, base_hash=order.base_hash)
+        payload = open_envelope(
+            envelope, expected=context, roster=self.folder.read_roster(), opening_key=self.identity.opening_key
+        )
+        return decode_update(payload, num_parameters=num_parameters())
+
+    def host(self) -> NodeHost:
+        """Return a host of all nodes."""
+        return NodeHost(self.settings, movement_floor=0.01)
+
+
+@pytest.fixture
+def make_field(tmp_path: Path) -> Callable[[Flat], Field]:
+    """Return a function that copies the prepared federation with other settings."""
+
+    def make(settings: Flat) -> Field:
+        return Field(change_settings(copy_run(tmp_path / "run"), settings))
+
+    return make
+
+
+@pytest.fixture
+def field(make_field: Callable[[Flat], Field]) -> Field:
+    return make_field({})

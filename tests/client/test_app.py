@@ -1,0 +1,110 @@
+from dataclasses import dataclass
+
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app.user_config import UserConfigValue
+
+from nerv_fl.client.app import build_client_app, hosted_nodes
+from tests.client.conftest import Field
+from tests.federation.fake_grid import FakeGrid
+
+COHORT = [1, 3, 4, 5, 7]
+
+
+def context_of(**node_config: UserConfigValue) -> Context:
+    names = {name.replace("_", "-"): value for name, value in node_config.items()}
+    return Context(run_id=1, node_id=9, node_config=names, state=RecordDict(), run_config={})
+
+
+@pytest.mark.parametrize("num_partitions", [1, 2, 3, 5, 9])
+def test_blocks_hold_every_node_of_the_cohort_once(num_partitions: int) -> None:
+    blocks = [
+        hosted_nodes(COHORT, context_of(partition_id=partition, num_partitions=num_partitions))
+        for partition in range(num_partitions)
+    ]
+
+    assert sorted(node for block in blocks for node in block) == COHORT
+    assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
+
+
+def test_in_deployment_a_supernode_hosts_its_own_node() -> None:
+    assert hosted_nodes(COHORT, context_of(node=4, partition_id=0, num_partitions=2)) == [4]
+    assert hosted_nodes(COHORT, context_of(node="4")) == [4]
+    assert hosted_nodes(COHORT, context_of(node=0)) == []
+
+
+def test_node_0_is_a_node() -> None:
+    assert hosted_nodes([0, 1], context_of(node=0)) == [0]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a SuperNode answered."""
+
+    nodes: list[int]
+    envelopes: list[bytes]
+    refusing_nodes: list[int]
+    refusals: list[str]
+
+
+def answer_of(reply: Message) -> Answer:
+    """Return a reply's only record; any other key is an error."""
+    return Answer(**reply.content.config_records["answer"])  # type: ignore[arg-type]
+
+
+def ask(field: Field, **changes: object) -> Message:
+    """Send one message to a SuperNode that hosts half of the nodes."""
+    order = field.order()
+    request = {
+        "run": order.run,
+        "round": 1,
+        "base_hash": order.base_hash,
+        "evidence": order.evidence,
+        "movement_floor": 0.01,
+        "cohort": COHORT,
+    }
+    content = RecordDict(
+        {
+            "round": ConfigRecord(request | changes),  # type: ignore[arg-type]
+            "theta": ArrayRecord([order.theta_P.numpy()]),
+        }
+    )
+    settings = field.settings
+    grid = FakeGrid(build_client_app(lambda _context: settings), num_supernodes=2)
+    (reply,) = grid.send_and_receive([Message(content, dst_node_id=1001, message_type="train")])
+    return reply
+
+
+def test_the_reply_holds_envelopes_and_nothing_else_of_the_data(field: Field) -> None:
+    reply = ask(field)
+
+    assert list(reply.content) == ["answer"]
+    assert reply.content.config_records.keys() == {"answer"}
+    assert reply.content.config_records["answer"].keys() == {"nodes", "envelopes", "refusing_nodes", "refusals"}
+    answer = answer_of(reply)
+    assert answer.nodes == COHORT[1::2]
+    assert (answer.refusing_nodes, answer.refusals) == ([], [])
+    for node, envelope in zip(answer.nodes, answer.envelopes, strict=True):
+        assert field.opened(envelope, node).any()
+
+
+def test_a_node_that_refuses_says_so_in_words(field: Field, caplog: pytest.LogCaptureFixture) -> None:
+    (field.folder.node(5) / "spending.json").write_text("[]")
+
+    answer = answer_of(ask(field))
+
+    assert answer.nodes == [3]
+    assert answer.refusing_nodes == [5]
+    assert answer.refusals[0].startswith("PrivacyError: ")
+    assert f"node 5 refuses round 1: {answer.refusals[0]}" in caplog.text
+
+
+def test_everybody_refuses_an_order_that_does_not_verify(field: Field) -> None:
+    answer = answer_of(ask(field, run="another"))
+
+    assert (answer.nodes, answer.envelopes) == ([], [])
+    assert answer.refusing_nodes == COHORT[1::2]
+
+
+def test_a_cohort_without_its_nodes_gets_an_empty_answer(field: Field) -> None:
+    assert answer_of(ask(field, cohort=[1])) == Answer([], [], [], [])

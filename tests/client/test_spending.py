@@ -1,0 +1,147 @@
+"""What a node has spent, on its own disk: counted once, kept under the budget, refused when damaged."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nerv_fl.client.privacy import Mechanism, SpendingLedger, epsilon_of
+from nerv_fl.config import PrivacyConfig
+from nerv_fl.errors import PrivacyError
+
+DELTA = 1e-5
+
+
+def mechanism(rate: float) -> Mechanism:
+    return Mechanism(sigma=0.5, sampling_rate=rate)
+
+
+@dataclass(frozen=True)
+class Account:
+    """A node's spending file, opened as often as the node restarts."""
+
+    path: Path
+    rate: float = 0.01
+    max_epsilon: float = 8.0
+
+    def open(self) -> SpendingLedger:
+        privacy = PrivacyConfig(max_epsilon=self.max_epsilon)
+        return SpendingLedger(self.path, mechanism=mechanism(self.rate), privacy=privacy)
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Account:
+    return Account(tmp_path / "spending.json")
+
+
+def test_nothing_spent_costs_nothing_and_writes_nothing(account: Account) -> None:
+    ledger = account.open()
+    assert (ledger.num_steps, ledger.epsilon) == (0, 0.0)
+    assert not account.path.exists()
+
+
+def test_round_is_counted_once_and_survives_a_restart(account: Account) -> None:
+    account.open().spend("demo", 1, num_steps=3)
+    ledger = account.open()
+    assert ledger.num_steps == 3
+    ledger.spend("demo", 1, num_steps=3)
+    assert ledger.num_steps == 3
+    ledger.spend("demo", 2, num_steps=2)
+    ledger.spend("other", 1, num_steps=4)
+    assert account.open().num_steps == ledger.num_steps == 9
+    assert ledger.epsilon == epsilon_of(mechanism(0.01), 9, delta=DELTA)
+
+
+def test_spending_is_on_disk_when_the_call_returns(account: Account) -> None:
+    account.open().spend("demo", 1, num_steps=3)
+    assert json.loads(account.path.read_text())["steps"] == {"demo/1": 3}
+
+
+def test_round_before_the_latest_is_not_answered_again(account: Account) -> None:
+    """Else a server that asks for rounds 1, 2, 1, 2, ... gets updates for ever, and epsilon stands still."""
+    ledger = account.open()
+    ledger.spend("demo", 1, num_steps=1)
+    ledger.spend("demo", 2, num_steps=1)
+    message = "round 1 of demo was answered before, expected demo/2 or a new one"
+    for again in (ledger, account.open()):
+        with pytest.raises(PrivacyError, match=f"^{re.escape(message)}$"):
+            again.spend("demo", 1, num_steps=1)
+
+
+def test_budget_is_kept_and_a_refused_round_leaves_no_trace(account: Account) -> None:
+    ledger = account.open()
+    ledger.spend("demo", 1, num_steps=200)
+    written = account.path.read_bytes()
+    message = (
+        f"epsilon after round 2 would be {epsilon_of(mechanism(0.01), 2200, delta=DELTA):.3f} "
+        "at delta 1e-05 per step record (Poisson sampling at 0.01), expected at most 8"
+    )
+    with pytest.raises(PrivacyError, match=f"^{re.escape(message)}$"):
+        ledger.spend("demo", 2, num_steps=2000)
+    assert account.path.read_bytes() == written
+    assert ledger.num_steps == account.open().num_steps == 200
+    ledger.spend("demo", 2, num_steps=1)
+    assert ledger.num_steps == 201
+
+
+def test_first_round_past_the_budget_writes_no_file(tmp_path: Path) -> None:
+    account = Account(tmp_path / "spending.json", rate=0.1, max_epsilon=1.0)
+    with pytest.raises(PrivacyError, match=r"^epsilon after round 1 would be "):
+        account.open().spend("demo", 1, num_steps=20)
+    assert not list(tmp_path.iterdir())
+
+
+WHOLE = '{"mechanism": {"sigma": 0.5, "sampling_rate": 0.01}, "steps": {"demo/1": 3}}'
+DAMAGED = {
+    "empty": "",
+    "cut": WHOLE[:-5],
+    "a list": "[]",
+    "null": "null",
+    "no steps": '{"mechanism": {"sigma": 0.5, "sampling_rate": 0.01}}',
+    "no mechanism": '{"steps": {"demo/1": 3}}',
+    "steps are a list": WHOLE.replace('{"demo/1": 3}', "[3]"),
+    "count is a word": WHOLE.replace("3}", '"many"}'),
+    "count is a fraction": WHOLE.replace("3}", "0.5}"),
+    "count is negative": WHOLE.replace("3}", "-3}"),
+    "mechanism is foreign": WHOLE.replace("sigma", "noise"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_file_is_refused(account: Account, name: str) -> None:
+    account.path.write_text(DAMAGED[name])
+    expected = rf"^{re.escape(str(account.path))} is not a spending ledger \(.+\), expected the file this node wrote$"
+    with pytest.raises(PrivacyError, match=expected):
+        account.open()
+
+
+def test_whole_file_is_read(account: Account) -> None:
+    account.path.write_text(WHOLE)
+    assert account.open().num_steps == 3
+
+
+def test_steps_of_another_mechanism_are_not_mixed_in(account: Account, tmp_path: Path) -> None:
+    account.open().spend("demo", 1, num_steps=3)
+    message = (
+        f"{account.path} holds steps of Mechanism(sigma=0.5, sampling_rate=0.01), "
+        "expected Mechanism(sigma=0.5, sampling_rate=0.02): epsilon of a mixture is not accounted for"
+    )
+    with pytest.raises(PrivacyError, match=f"^{re.escape(message)}$"):
+        Account(account.path, rate=0.02).open()
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3)), min_size=1, max_size=8))
+def test_steps_are_the_sum_over_different_rounds(
+    tmp_path_factory: pytest.TempPathFactory, spending: list[tuple[int, int]]
+) -> None:
+    account = Account(tmp_path_factory.mktemp("node") / "spending.json", rate=0.001)
+    counted: dict[int, int] = {}
+    for turn, num_steps in sorted(spending):
+        account.open().spend("demo", turn, num_steps=num_steps)
+        counted.setdefault(turn, num_steps)
+    assert account.open().num_steps == sum(counted.values())

@@ -1,0 +1,130 @@
+"""Settings check themselves: each alone, and against the others."""
+
+import math
+import re
+from collections.abc import Mapping
+
+import pytest
+
+from nerv_fl.config import Flat, PrivacyConfig, build
+from nerv_fl.config.parse import Value
+from nerv_fl.errors import ConfigError
+
+
+def refused(flat: Mapping[str, Value], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        build(flat)
+
+
+# --- Out of range -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("seed", -1, "[0, 9223372036854775807]"),
+        ("data.steps", 0, "[1, 4096]"),
+        ("data.max_transactions", 257, "[1, 256]"),
+        ("data.heldout_chains", 1, "[2, 1000000000]"),
+        ("bootstrap.learning_rate", 0.0, "(0, 10]"),
+        ("bootstrap.learning_rate", math.nan, "(0, 10]"),
+        ("federation.min_heard_fraction", 1.1, "[0, 1]"),
+        ("training.expected_batch", 0, "[1, 1000000]"),
+        ("privacy.delta", 0.0, "(0, 0.5]"),
+        ("privacy.max_epsilon", 0.0, "(0, inf]"),
+        ("server.beta1", 1.0, "[0, 0.9999]"),
+        ("server.trim_fraction", 0.5, "[0, 0.49]"),
+        ("gate.confidence", 1.0, "[0.5, 0.9999]"),
+        ("gate.min_rank_ratio", 1.5, "[0, 1]"),
+        ("valuation.exact_max_nodes", 13, "[1, 12]"),
+        ("rewards.fault_penalty", -0.1, "[0, 1]"),
+        ("enclave.clone_cosine", 0.0, "(0, 1]"),
+        ("enclave.chunk", 0, "[1, 100000]"),
+        ("simulation.actors", 0, "[1, 4096]"),
+    ],
+)
+def test_out_of_range_is_refused(key: str, value: Value, expected: str) -> None:
+    refused({key: value}, f"{key} is {value}, expected a number in {expected}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.preset", "smal", "expected one of: base, quickstart, small, whitepaper (did you mean 'small'?)"),
+        ("model.readout", "median", "expected one of: balance, mean (did you mean 'mean'?)"),
+        ("server.optimizer", "adamw", "expected one of: adam, momentum (did you mean 'adam'?)"),
+        ("privacy.unit", "account", "expected one of: record"),
+    ],
+)
+def test_unknown_choice_is_refused(key: str, value: str, message: str) -> None:
+    refused({key: value}, f"{key} is {value!r}, {message}")
+
+
+@pytest.mark.parametrize("steps", [[], [1.0, 0.0], [1.0, -0.5]])
+def test_steps_of_the_search_are_positive(steps: list[float]) -> None:
+    refused({"gate.steps": steps}, f"gate.steps is {steps}, expected positive numbers, 0 being tried anyway")
+
+
+# --- Unsound combinations ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sigma", [0.4999, 0.51, 0.0, 1.0, math.inf])
+def test_protocol_fixes_the_noise(sigma: float) -> None:
+    refused({"privacy.sigma": sigma}, f"privacy.sigma is {sigma}, expected 0.5: the protocol fixes it")
+
+
+def test_noise_that_is_not_a_number_is_refused_too() -> None:
+    refused({"privacy.sigma": math.nan}, "privacy.sigma is nan, expected 0.5: the protocol fixes it")
+
+
+@pytest.mark.parametrize("clip", [0.5, 2.0])
+def test_protocol_fixes_the_clip(clip: float) -> None:
+    refused({"privacy.clip": clip}, f"privacy.clip is {clip}, expected 1.0: the protocol fixes it")
+    with pytest.raises(ConfigError):
+        PrivacyConfig(clip=clip)
+
+
+@pytest.mark.parametrize(
+    ("flat", "message"),
+    [
+        (
+            {"data.samples_per_node": 100, "data.steps": 8},
+            "data.samples_per_node is 100, expected a multiple of data.steps = 8",
+        ),
+        (
+            {"data.samples_per_node": 32, "training.expected_batch": 64},
+            "training.expected_batch is 64, expected a number in [1, 32]",
+        ),
+        (
+            {"federation.num_nodes": 10, "federation.cohort_size": 11},
+            "federation.cohort_size is 11, expected a number in [1, 10]",
+        ),
+        (
+            {"federation.cohort_size": 5, "federation.min_updates": 6},
+            "federation.min_updates is 6, expected a number in [1, 5]",
+        ),
+        (
+            {"data.search_chains": 100, "gate.search_samples": 101},
+            "gate.search_samples is 101, expected a number in [8, 100]",
+        ),
+        (
+            {"data.certify_chains": 511},
+            "gate.certify_samples is 512, expected a number in [8, 511]",
+        ),
+        (
+            {"gate.search_samples": 128},
+            "valuation.gradient_samples is 256, expected a number in [8, 128]",
+        ),
+        (
+            {"valuation.gradient_samples": 32, "valuation.audit_samples": 64},
+            "valuation.audit_samples is 64, expected a number in [8, 32]",
+        ),
+        ({"gate.min_norm": 1.5, "gate.max_norm": 1.0}, "gate.min_norm is 1.5, expected a number in [0, 1.0]"),
+    ],
+)
+def test_unsound_combination_is_refused(flat: Flat, message: str) -> None:
+    refused(flat, message)
+
+
+def test_sampling_rate_is_the_expected_batch_over_the_data() -> None:
+    assert build({"data.samples_per_node": 640, "training.expected_batch": 32}).sampling_rate == 0.05
