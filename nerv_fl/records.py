@@ -213,10 +213,7 @@ def read_rounds(path: Path) -> list[RoundRecord]:
     Raises:
         DataError: If the file is missing or a line is not a round record.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    lines = _read_text(path).splitlines()
     return [round_from_json(line, source=f"{path} line {number}") for number, line in enumerate(lines, 1)]
 
 
@@ -240,16 +237,22 @@ def read_rewards(path: Path) -> list[RewardRow]:
     Raises:
         DataError: If the file is missing, or a column or a number is wrong.
     """
-    try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    rows = list(csv.reader(io.StringIO(_read_text(path))))
     if not rows or tuple(rows[0]) != REWARD_COLUMNS:
         raise DataError(f"{path} begins with {rows[:1]}, expected the columns {','.join(REWARD_COLUMNS)}")
     try:
         return [_reward_row(row) for row in rows[1:]]
     except (ValueError, IndexError) as error:
         raise DataError(f"{path} holds a row that is not a reward: {error}") from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
 def _reward_row(row: Sequence[str]) -> RewardRow:

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,3 +199,11 @@ def test_row_that_is_no_reward_is_refused(tmp_path: Path, row: str, reason: str)
     path.write_text(f"{','.join(REWARD_COLUMNS)}\n{row}\n")
     with pytest.raises(DataError, match=f"^{re.escape(f'{path} holds a row that is not a reward: {reason}')}$"):
         read_rewards(path)
+
+
+@pytest.mark.parametrize("read", [read_rounds, read_rewards])
+def test_bytes_that_are_not_text_are_refused(read: Callable[[Path], object], tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=f"^{re.escape(str(path))} is not UTF-8 text: invalid start byte at byte 0$"):
+        read(path)

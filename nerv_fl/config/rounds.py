@@ -27,7 +27,7 @@ class ServerConfig:
     mean_noise_std: float = 0.0
     spread_weight: float = 3.0
     size_weight: float = 0.3
-    max_free_norm: float = 0.03
+    max_free_norm: float = 0.02
 
     def __post_init__(self) -> None:
         """Refuse unknown rules and numbers outside their range."""
@@ -64,7 +64,7 @@ class GateConfig:
 
     def __post_init__(self) -> None:
         """Refuse an empty step list and sample sizes without statistics."""
-        if not self.steps or min(self.steps) <= 0:
+        if not self.steps or not all(0 < step < math.inf for step in self.steps):
             raise ConfigError(f"gate.steps is {list(self.steps)}, expected positive numbers, 0 being tried anyway")
         for name in ("search_samples", "certify_samples", "monitor_samples"):
             in_range(f"gate.{name}", getattr(self, name), low=8, high=10**7)

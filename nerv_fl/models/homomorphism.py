@@ -183,4 +183,6 @@ def _sum_batches(values_XD: npt.NDArray[Number], batches: Batches) -> npt.NDArra
 def _batches(samples: Samples) -> Batches:
     if samples.batches is None:
         raise DataError("samples were read without their transactions, expected with_batches=True")
+    if (np.diff(samples.batches.offset) < 1).any():
+        raise DataError("a batch has 0 transactions, expected at least 1")
     return samples.batches
