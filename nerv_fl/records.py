@@ -99,7 +99,11 @@ class ValueSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Seconds:
-    """Wall time of a round's stages."""
+    """Wall time of a round's stages.
+
+    `report` is measuring the encoder that stands, and writing the records of the round before: this round's own are
+    written after it is known.
+    """
 
     train: float
     open: float

@@ -1,16 +1,44 @@
 """The only source of randomness: streams named by what they are for.
 
-A stream is addressed by a seed and a path such as ``(seed, "noise", round, node)``. Equal addresses give equal
-bits in any process; different addresses give independent streams, so results cannot depend on which
-worker drew first. In deployment a node's streams come from the operating system instead.
+A stream is addressed by a seed and a path such as ``(seed, "noise", round, node)``. Equal addresses give equal bits in
+any process; different addresses give independent streams, so results cannot depend on which worker drew first. In
+deployment what must stay secret, which records a node drew and its noise, comes from the operating system instead.
 """
 
 import hashlib
 import json
+import os
 import secrets
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from scipy.special import ndtri
+
+
+class Source(Protocol):
+    """What DP-SGD draws from: a seeded stream, or the operating system."""
+
+    def random(self, size: int) -> npt.NDArray[np.float64]:
+        """Return uniform numbers in [0, 1)."""
+
+    def standard_normal(self, size: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        """Return standard normal numbers."""
+
+
+class SystemSource:
+    """Numbers from the operating system's generator: nobody can draw them again."""
+
+    def random(self, size: int) -> npt.NDArray[np.float64]:
+        """Return uniform numbers in [0, 1), multiples of 2^-53."""
+        words = np.frombuffer(os.urandom(8 * size), dtype="<u8")
+        return np.asarray((words >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
+
+    def standard_normal(self, size: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        """Return standard normal numbers, by inversion at the midpoints of 2^53 cells: none is infinite."""
+        uniform = self.random(int(np.prod(size))) + 2.0**-54
+        return np.asarray(ndtri(uniform), dtype=np.float64).reshape(size)
 
 
 def stream(seed: int, *path: int | str) -> np.random.Generator:
@@ -28,19 +56,14 @@ def stream(seed: int, *path: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(_digest(seed, path), "little")))
 
 
-def torch_stream(seed: int, *path: int | str) -> torch.Generator:
-    """Return a CPU torch generator at an address (see `stream`); its seed has 64 bits."""
-    return torch.Generator().manual_seed(int.from_bytes(_digest(seed, path)[:8], "little"))
-
-
 def system_stream() -> np.random.Generator:
-    """Return a NumPy generator keyed by 128 bits from the operating system, for deployment."""
+    """Return a NumPy generator keyed by 128 bits from the operating system, for what need not stay secret."""
     return np.random.Generator(np.random.Philox(key=secrets.randbits(128)))
 
 
-def system_torch_stream() -> torch.Generator:
-    """Return a torch generator seeded with 64 bits from the operating system, for deployment."""
-    return torch.Generator().manual_seed(secrets.randbits(64))
+def torch_stream(seed: int, *path: int | str) -> torch.Generator:
+    """Return a CPU torch generator at an address, for initial weights: torch keeps 32 bits of a seed."""
+    return torch.Generator().manual_seed(int.from_bytes(_digest(seed, path)[:4], "little"))
 
 
 def _digest(seed: int, path: tuple[int | str, ...]) -> bytes:

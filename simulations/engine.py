@@ -10,7 +10,7 @@ from nerv_fl.client.host import HostSettings
 from nerv_fl.server.app import build_server_app, ignore_round
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.recorder import OnRound
-from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, EnclaveIdentity, read_vendor_root
+from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, own_code_hash, read_vendor_root
 
 QUIET: Final = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -49,12 +49,12 @@ def run(folder: RunFolder, *, on_round: OnRound = ignore_round) -> None:
 
 def host_settings(folder: RunFolder) -> HostSettings:
     """Return what a simulation's hosting processes need to know; they pin the run's own mock vendor root."""
-    EnclaveIdentity.load_or_create(folder.enclave, run=str(folder.read_manifest()["run"]))
     return HostSettings(
         config=folder.config,
         ledger=folder.data("nodes"),
         nodes=folder.nodes,
         vendor_root=read_vendor_root(folder.enclave / VENDOR_ROOT_FILE),
+        code_hash=own_code_hash(),
         simulated=True,
     )
 

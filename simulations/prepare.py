@@ -22,7 +22,7 @@ from nerv_fl.models.presets import get_preset
 from nerv_fl.rng import stream
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.store import LedgerFile
-from nerv_fl.strategy.identity import own_code_hash
+from nerv_fl.strategy.identity import EnclaveIdentity, own_code_hash
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (stage, done, of, note)."""
@@ -97,6 +97,7 @@ def prepare(folder: RunFolder, *, progress: Progress = silent) -> None:
     _make_ledgers(folder, progress=progress)
     _make_bootstrap(folder, progress=progress)
     _register_nodes(folder)
+    EnclaveIdentity.load_or_create(folder.enclave, run=str(folder.read_manifest()["run"]))
 
 
 def _require_same(stored: RunConfig, asked: RunConfig, *, out: Path) -> None:
@@ -137,6 +138,11 @@ def _make_ledgers(folder: RunFolder, *, progress: Progress) -> None:
         with LedgerFile(folder.data(name)) as ledger:
             hashes[name] = ledger.info.content_sha256
     progress("data", len(ledgers), len(ledgers), "")
+    for name, digest in folder.read_manifest().get("data", hashes).items():
+        if hashes[name] != digest:
+            raise CheckpointError(
+                f"{folder.data(name)} has SHA-256 {hashes[name]}, expected {digest}: the run began with it"
+            )
     folder.update_manifest(data=hashes)
 
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nerv_fl.rng import stream, system_torch_stream, torch_stream
+from nerv_fl.rng import SystemSource, stream, system_stream, torch_stream
 
 parts = st.one_of(st.integers(-(10**6), 10**6), st.text(max_size=6))
 addresses = st.tuples(st.integers(0, 2**63 - 1), st.lists(parts, max_size=4).map(tuple))
@@ -65,9 +65,20 @@ def test_streams_leave_the_global_generators_alone() -> None:
     state = torch.get_rng_state()
     stream(7, "a").random()
     torch.randn(3, generator=torch_stream(7, "a"))
-    torch.randn(3, generator=system_torch_stream())
+    SystemSource().standard_normal((3,))
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_operating_systems_stream_is_never_the_same() -> None:
-    assert len({system_torch_stream().initial_seed() for _ in range(50)}) == 50
+def test_the_operating_systems_numbers_are_never_the_same() -> None:
+    assert len({float(system_stream().random()) for _ in range(50)}) == 50
+    assert len(set(SystemSource().random(50).tolist())) == 50
+
+
+def test_the_operating_systems_numbers_have_their_distribution() -> None:
+    uniform, normal = SystemSource().random(200_000), SystemSource().standard_normal((400, 500))
+    assert 0 <= uniform.min() <= uniform.max() < 1
+    assert abs(uniform.mean() - 0.5) < 4 * math.sqrt(1 / 12 / 200_000)
+    assert normal.shape == (400, 500)
+    assert abs(normal.mean()) < 4 / math.sqrt(200_000)
+    assert abs(normal.var() - 1) < 4 * math.sqrt(2 / 200_000)
+    assert 4 < np.abs(normal).max() < 7

@@ -191,7 +191,7 @@ def _private_step(
     encoder: Encoder, optimizer: optim.Optimizer, *, config: RunConfig
 ) -> Callable[[StateBatch, float, bool], None]:
     private = private_optimizer(encoder, optimizer, privacy=config.privacy, expected_batch=config.bootstrap.batch_size)
-    private.generator = torch_stream(config.seed, "bootstrap", "noise")
+    private.noise = stream(config.seed, "bootstrap", "noise")
 
     def step(batch: StateBatch, floor: float, _with_drift: bool) -> None:
         table_AD = encoder.table().detach()
@@ -210,8 +210,8 @@ def _private_step(
 
 
 def _add_data_free_gradient(encoder: Encoder, config: RunConfig) -> None:
-    server = config.server
-    gradient_P = data_free_gradient(encoder, spread_weight=server.spread_weight, size_weight=server.size_weight)
+    weights = config.bootstrap
+    gradient_P = data_free_gradient(encoder, spread_weight=weights.spread_weight, size_weight=weights.size_weight)
     parameters = list(encoder.parameters())
     for parameter, part in zip(parameters, gradient_P.split([item.numel() for item in parameters]), strict=True):
         free = part.reshape(parameter.shape)

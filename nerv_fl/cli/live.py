@@ -1,7 +1,7 @@
 """What a run shows while it runs: a bar for each stage, then a line for each round."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -76,6 +76,17 @@ class RunDisplay:
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total, note=note)
         self._progress.update(self._tasks[name], completed=done, total=total, note=note, visible=done < total)
+
+    def counter(self, name: str, total: int) -> Callable[[int], None]:
+        """Return a function that advances a stage by what it is told was done."""
+        done = 0
+
+        def advance(more: int) -> None:
+            nonlocal done
+            done += more
+            self.stage(name, done, total, "")
+
+        return advance
 
     def round(self, record: RoundRecord, rows: Sequence[RewardRow]) -> None:
         """Print a finished round's line."""

@@ -30,6 +30,8 @@ bootstrap_app = typer.Typer(no_args_is_help=True, help="Pretrain centrally on pu
 app.add_typer(datagen_app, name="datagen")
 app.add_typer(bootstrap_app, name="bootstrap")
 
+INTERRUPTED = 130
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Overrides = Annotated[
     list[str] | None,
@@ -50,13 +52,14 @@ def simulate(
     Generates the ledgers, pretrains the encoder, and runs every round through Flower on Ray. Interrupt it whenever
     you like: the last finished round is kept, and --resume goes on from there with the same results.
     """
+    from nerv_fl.server.checkpoint import last_round  # noqa: PLC0415
     from simulations.engine import run  # noqa: PLC0415 (seconds of imports that other commands do not need)
     from simulations.prepare import load_recipe, open_folder, prepare  # noqa: PLC0415
 
     config = load_recipe(recipe, overrides=overrides or ())
     folder = open_folder(out or Path("runs") / config.name, config, resume=resume)
     display = RunDisplay(Console(stderr=True), config)
-    display.begin(folder.root, rounds_done=max(0, len(folder.rounds()) - 1))
+    display.begin(folder.root, rounds_done=last_round(folder.checkpoint))
     with display:
         prepare(folder, progress=display.stage)
         run(folder, on_round=display.round)
@@ -128,7 +131,7 @@ def datagen_ledger(
             max_transactions=max_transactions,
             profile=profile,
             seed=seed,
-            progress=lambda done: display.stage("data", done, chains, "chains"),
+            progress=display.counter("data", chains),
         )
     print(json.dumps(asdict(info)) if as_json else f"{out}: {info.num_samples:,} samples, sha256 {info.content_sha256}")
 
@@ -188,7 +191,18 @@ def main() -> None:
     except OSError as error:
         _leave(f"{error.filename or 'file'}: {error.strerror or error}", status=1)
     except KeyboardInterrupt:
-        _leave("interrupted; the last finished round is kept, --resume goes on from it", status=130)
+        _interrupted()
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:  # what typer makes of Ctrl-C
+            _interrupted()
+        raise
+    except Exception:  # noqa: BLE001 (the last resort: a hanging process would be worse)
+        Console(stderr=True).print_exception()
+        _leave("this is a defect in nerv_fl; a run's last finished round is kept, --resume goes on from it", status=1)
+
+
+def _interrupted() -> NoReturn:
+    _leave("interrupted; the last finished round is kept, --resume goes on from it", status=INTERRUPTED)
 
 
 def _leave(message: str, *, status: int) -> NoReturn:

@@ -3,7 +3,6 @@
 The server sends every SuperNode the whole cohort; each answers for its own block. Results do not depend on the blocks.
 """
 
-import logging
 from collections.abc import Callable
 
 import torch
@@ -12,8 +11,6 @@ from flwr.clientapp import ClientApp
 
 from nerv_fl.client.host import HostSettings, resident_host
 from nerv_fl.client.node import RoundOrder
-
-log = logging.getLogger(__name__)
 
 
 def build_client_app(load_settings: Callable[[Context], HostSettings]) -> ClientApp:
@@ -32,15 +29,12 @@ def build_client_app(load_settings: Callable[[Context], HostSettings]) -> Client
             evidence=str(request["evidence"]),
         )
         host = resident_host(load_settings(context), movement_floor=float(request["movement_floor"]))  # type: ignore[arg-type]
-        envelopes, refusals = host.answer(order, hosted_nodes(list(request["cohort"]), context))  # type: ignore[arg-type]
-        for node, reason in refusals.items():
-            log.warning("node %d refuses round %d: %s", node, order.round_number, reason)
+        envelopes, refusing = host.answer(order, hosted_nodes(list(request["cohort"]), context))  # type: ignore[arg-type]
         reply = ConfigRecord(
             {
                 "nodes": list(envelopes),
                 "envelopes": list(envelopes.values()),
-                "refusing_nodes": list(refusals),
-                "refusals": list(refusals.values()),
+                "refusing_nodes": list(refusing),
             }
         )
         return Message(content=RecordDict({"answer": reply}), reply_to=message)

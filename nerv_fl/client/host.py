@@ -1,22 +1,28 @@
 """The block of nodes that one process hosts: one resident model, one optimiser, one thread, however many nodes."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
+from nerv_fl.checks import in_range
 from nerv_fl.client.node import Node, RoundOrder
 from nerv_fl.client.train import Trainer
 from nerv_fl.config import RunConfig
-from nerv_fl.errors import NervError
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.presets import get_preset
 from nerv_fl.sealing import VerifyKey
 from nerv_fl.store import LedgerFile
 from nerv_fl.threads import use_one_thread
 
-Answers: TypeAlias = tuple[Mapping[int, bytes], Mapping[int, str]]
+Answers: TypeAlias = tuple[Mapping[int, bytes], tuple[int, ...]]
+
+log = logging.getLogger(__name__)
+
+MAX_MOVEMENT_FLOOR: Final = 1.0
+"""f is a tenth of a median |sum delta|, which never reaches 2: whatever the server sends, the loss stays defined."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +34,7 @@ class HostSettings:
         ledger: Ledger file; node i's shard is samples i n to (i + 1) n, n being `data.samples_per_node`.
         nodes: Folder that holds each node's folder.
         vendor_root: Pinned public key of the (mock) vendor root.
+        code_hash: Hash of the enclave code that the nodes trust.
         simulated: Whether sampling and noise are seeded.
     """
 
@@ -35,6 +42,7 @@ class HostSettings:
     ledger: Path
     nodes: Path
     vendor_root: VerifyKey
+    code_hash: str
     simulated: bool
 
 
@@ -47,6 +55,7 @@ class NodeHost:
     """
 
     def __init__(self, settings: HostSettings, *, movement_floor: float) -> None:
+        in_range("movement_floor", movement_floor, low=0, high=MAX_MOVEMENT_FLOOR, open_low=True)
         use_one_thread()
         config = settings.config
         encoder = Encoder(get_preset(config.model.preset), readout=config.model.readout)
@@ -58,15 +67,19 @@ class NodeHost:
         self._ledger.require_accounts(encoder.preset.num_accounts)
 
     def answer(self, order: RoundOrder, numbers: Sequence[int]) -> Answers:
-        """Return each node's envelope, and in words why a node refused; no node's failure is another's."""
+        """Return each node's envelope, and the nodes that have none; no node's failure is another's.
+
+        Why a node refused is logged here and leaves in no other form: an error's text may name what the node holds.
+        """
         envelopes: dict[int, bytes] = {}
-        refusals: dict[int, str] = {}
+        refusing: list[int] = []
         for number in numbers:
             try:
                 envelopes[number] = self._node(number).answer(order, trainer=self._trainer, ledger=self._ledger)
-            except (NervError, OSError) as error:
-                refusals[number] = f"{type(error).__name__}: {error}"
-        return envelopes, refusals
+            except Exception:  # whatever happens in one node stays in it
+                log.exception("node %d gives no update for round %d", number, order.round_number)
+                refusing.append(number)
+        return envelopes, tuple(refusing)
 
     def _node(self, number: int) -> Node:
         settings, size = self._settings, self._settings.config.data.samples_per_node
@@ -76,6 +89,7 @@ class NodeHost:
             samples=(number * size, (number + 1) * size),
             config=settings.config,
             vendor_root=settings.vendor_root,
+            code_hash=settings.code_hash,
             simulated=settings.simulated,
         )
 

@@ -13,12 +13,12 @@ from typing import Final
 import torch
 
 from nerv_fl.client.privacy import Mechanism, SpendingLedger
-from nerv_fl.client.train import Range, Streams, Trainer
+from nerv_fl.client.train import Range, Streams, Trainer, sampling_rate
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import PrivacyError, SealError
 from nerv_fl.files import write_atomically
 from nerv_fl.models.weights import vector_hash
-from nerv_fl.rng import stream, system_stream, system_torch_stream, torch_stream
+from nerv_fl.rng import SystemSource, stream, system_stream
 from nerv_fl.sealing import Context, SigningKey, VerifyKey, check_evidence, encode_update, seal
 from nerv_fl.store import LedgerFile
 
@@ -53,6 +53,7 @@ class Node:
         samples: First and past-the-end sample of its shard in the ledger file.
         config: The settings this node agreed to; the server cannot change them.
         vendor_root: Pinned public key of the (mock) vendor root.
+        code_hash: Hash of the enclave code that this node trusts.
         simulated: Whether its streams are seeded, for a reproducible simulation; else they are the operating system's.
     """
 
@@ -64,6 +65,7 @@ class Node:
         samples: Range,
         config: RunConfig,
         vendor_root: VerifyKey,
+        code_hash: str,
         simulated: bool,
     ) -> None:
         self._number = number
@@ -71,8 +73,9 @@ class Node:
         self._samples = samples
         self._config = config
         self._vendor_root = vendor_root
+        self._code_hash = code_hash
         self._simulated = simulated
-        rate = config.training.expected_batch / (samples[1] - samples[0])
+        rate = sampling_rate(config.training, samples)
         self._spending = SpendingLedger(
             folder / "spending.json",
             mechanism=Mechanism(sigma=config.privacy.sigma, sampling_rate=rate),
@@ -94,11 +97,11 @@ class Node:
         Guarantees:
             The spending is on disk before the update exists outside this call; nothing but the envelope leaves.
         """
-        evidence = check_evidence(order.evidence, vendor_root=self._vendor_root, run=order.run)
-        if vector_hash(order.theta_P.numpy()) != order.base_hash:
-            raise SealError(
-                f"encoder of round {order.round_number} does not have the hash {order.base_hash}, which was announced"
-            )
+        evidence = check_evidence(
+            order.evidence, vendor_root=self._vendor_root, run=order.run, code_hash=self._code_hash
+        )
+        context = Context(run=order.run, round=order.round_number, node=self._number, base_hash=order.base_hash)
+        _check_encoder(order, num_parameters=trainer.num_parameters)
         stored = self._stored(order)
         if stored is not None:
             return stored
@@ -106,7 +109,6 @@ class Node:
         update_P = trainer.update(
             order.theta_P, ledger, samples=self._samples, streams=self._streams(order.round_number)
         )
-        context = Context(run=order.run, round=order.round_number, node=self._number, base_hash=order.base_hash)
         envelope = seal(
             encode_update(update_P.numpy()),
             context=context,
@@ -119,28 +121,32 @@ class Node:
     def _streams(self, round_number: int) -> Streams:
         """Return seeded streams in a simulation; in deployment nobody may know the records drawn, or the noise."""
         if not self._simulated:
-            return Streams(sampling=system_stream(), masks=system_stream(), noise=system_torch_stream())
+            return Streams(sampling=SystemSource(), masks=system_stream(), noise=SystemSource())
         address = (round_number, self._number)
         return Streams(
             sampling=stream(self._config.seed, "sampling", *address),
             masks=stream(self._config.seed, "masks", *address),
-            noise=torch_stream(self._config.seed, "noise", *address),
+            noise=stream(self._config.seed, "noise", *address),
         )
 
     def _stored(self, order: RoundOrder) -> bytes | None:
         index = self._folder / "sent.json"
         if not index.exists():
             return None
-        sent = json.loads(index.read_text(encoding="utf-8"))
-        if (sent["run"], sent["round"]) != (order.run, order.round_number):
+        try:
+            sent = json.loads(index.read_text(encoding="utf-8"))
+            envelope = (self._folder / "sent.envelope").read_bytes()
+            key, base_hash, digest = (sent["run"], sent["round"]), sent["base_hash"], sent["sha256"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PrivacyError(f"{index} is damaged ({error!r}), expected what this node wrote") from error
+        if key != (order.run, order.round_number):
             return None
-        if sent["base_hash"] != order.base_hash:
+        if base_hash != order.base_hash:
             raise PrivacyError(
-                f"node {self._number} answered round {order.round_number} from encoder {sent['base_hash'][:12]}, "
+                f"node {self._number} answered round {order.round_number} from encoder {base_hash[:12]}, "
                 f"expected not to be asked again from {order.base_hash[:12]}"
             )
-        envelope = (self._folder / "sent.envelope").read_bytes()
-        if hashlib.sha256(envelope).hexdigest() != sent["sha256"]:
+        if hashlib.sha256(envelope).hexdigest() != digest:
             raise PrivacyError(f"node {self._number}'s stored envelope is damaged, expected the one it sent")
         return envelope
 
@@ -153,6 +159,20 @@ class Node:
             "sha256": hashlib.sha256(envelope).hexdigest(),
         }
         write_atomically(self._folder / "sent.json", json.dumps(sent, indent=1).encode())
+
+
+def _check_encoder(order: RoundOrder, *, num_parameters: int) -> None:
+    """Refuse an encoder that is not the one announced, not of this model, or not finite, before anything is spent."""
+    theta_P = order.theta_P
+    if theta_P.shape != (num_parameters,) or not bool(torch.isfinite(theta_P).all()):
+        raise SealError(
+            f"encoder of round {order.round_number} has shape {tuple(theta_P.shape)}, "
+            f"expected ({num_parameters},), every number finite"
+        )
+    if vector_hash(theta_P.numpy()) != order.base_hash:
+        raise SealError(
+            f"encoder of round {order.round_number} does not have the hash {order.base_hash}, which was announced"
+        )
 
 
 def register(folder: Path) -> VerifyKey:

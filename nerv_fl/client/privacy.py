@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import torch
 from opacus.accountants import PRVAccountant
 from opacus.optimizers import DPOptimizer
 from torch import nn, optim
@@ -23,6 +24,7 @@ from nerv_fl.checks import in_range
 from nerv_fl.config import PrivacyConfig
 from nerv_fl.errors import PrivacyError
 from nerv_fl.files import write_atomically
+from nerv_fl.rng import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,18 +56,35 @@ def epsilon_of(mechanism: Mechanism, num_steps: int, *, delta: float) -> float:
     return epsilon
 
 
+class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]
+    """Opacus' optimizer with noise from a source of ours: torch's generators keep 32 bits of a seed.
+
+    Attributes:
+        noise: Where the noise comes from; to be set before each step.
+    """
+
+    noise: Source
+
+    def add_noise(self) -> None:
+        """Add N(0, (sigma C)^2) to each coordinate of the clipped sum."""
+        std = self.noise_multiplier * self.max_grad_norm
+        for parameter in self.params:
+            drawn = torch.from_numpy(std * self.noise.standard_normal(tuple(parameter.shape)))
+            parameter.grad = parameter.summed_grad + drawn.to(parameter.summed_grad)
+
+
 def private_optimizer(
     model: nn.Module, optimizer: optim.Optimizer, *, privacy: PrivacyConfig, expected_batch: int
-) -> DPOptimizer:
+) -> PrivateOptimizer:
     """Return Opacus' optimizer, which clips, adds noise and averages over the *expected* batch.
 
     Guarantees:
         The sum before noise changes by at most `privacy.clip` in L2 when one record is added or removed. The caller
-        sets `generator` before each step, or the noise comes from torch's global one.
+        sets `noise` before each step.
     """
     for parameter in model.parameters():
         parameter.grad_sample = None  # type: ignore[attr-defined]
-    return DPOptimizer(
+    return PrivateOptimizer(
         optimizer,
         noise_multiplier=privacy.sigma,
         max_grad_norm=privacy.clip,

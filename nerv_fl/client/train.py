@@ -22,8 +22,9 @@ from nerv_fl.client.privacy import private_optimizer
 from nerv_fl.config import PrivacyConfig, TrainingConfig
 from nerv_fl.models.batch import StateBatch, draw_masks, make_batch
 from nerv_fl.models.encoder import Encoder, get_flat, set_flat
-from nerv_fl.models.layers import empty_grad_samples, per_sample_gradients
+from nerv_fl.models.layers import drop_non_finite, empty_grad_samples, per_sample_gradients
 from nerv_fl.models.losses import sample_losses
+from nerv_fl.rng import Source
 from nerv_fl.store import LedgerFile
 
 Range: TypeAlias = tuple[int, int]
@@ -33,9 +34,14 @@ Range: TypeAlias = tuple[int, int]
 class Streams:
     """A node's three independent random streams of one round."""
 
-    sampling: np.random.Generator
+    sampling: Source
     masks: np.random.Generator
-    noise: torch.Generator
+    noise: Source
+
+
+def sampling_rate(training: TrainingConfig, samples: Range) -> float:
+    """Return q of a node: what it samples with, and what its accountant reckons with."""
+    return training.expected_batch / (samples[1] - samples[0])
 
 
 class Trainer:
@@ -61,6 +67,11 @@ class Trainer:
             expected_batch=training.expected_batch,
         )
 
+    @property
+    def num_parameters(self) -> int:
+        """P of the model it trains."""
+        return self._encoder.num_parameters
+
     def update(self, theta_P: Tensor, ledger: LedgerFile, *, samples: Range, streams: Streams) -> Tensor:
         """Return theta_i - theta after the local steps, float32 (P,).
 
@@ -72,9 +83,9 @@ class Trainer:
         """
         set_flat(self._encoder, theta_P)
         self._forget()
-        self._optimizer.generator = streams.noise
+        self._optimizer.noise = streams.noise
         first, stop = samples
-        rate = self._training.expected_batch / (stop - first)
+        rate = sampling_rate(self._training, samples)
         for _ in range(self._training.local_steps):
             drawn = first + np.flatnonzero(streams.sampling.random(stop - first) < rate)
             records = ledger.read(drawn)
@@ -91,6 +102,7 @@ class Trainer:
             with per_sample_gradients(self._encoder):
                 losses = sample_losses(self._encoder, part, table_AD=table_AD, movement_floor=self._movement_floor)
                 losses.loss_B.sum().backward()
+            drop_non_finite(self._encoder)
             self._optimizer.signal_skip_step(do_skip=start != starts[-1])
             self._optimizer.step()
             self._optimizer.zero_grad()

@@ -1,5 +1,6 @@
 """Settings of the encoder, its data and its central pretraining."""
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,6 +66,8 @@ class BootstrapConfig:
     warmup_steps: int = 40
     drift_every: int = 4
     evaluate_every: int = 100
+    spread_weight: float = 3.0
+    size_weight: float = 0.3
     dp: bool = False
 
     def __post_init__(self) -> None:
@@ -75,4 +78,6 @@ class BootstrapConfig:
         in_range("bootstrap.weight_decay", self.weight_decay, low=0, high=1)
         in_range("bootstrap.warmup_steps", self.warmup_steps, low=0, high=10**9)
         in_range("bootstrap.drift_every", self.drift_every, low=1, high=10**6)
+        in_range("bootstrap.spread_weight", self.spread_weight, low=0, high=math.inf)
+        in_range("bootstrap.size_weight", self.size_weight, low=0, high=math.inf)
         in_range("bootstrap.evaluate_every", self.evaluate_every, low=1, high=10**9)

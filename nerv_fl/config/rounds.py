@@ -13,20 +13,25 @@ PROTOCOL_BOUND: Final = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """How a cohort's updates become the server's direction."""
+    """How a cohort's updates become the server's direction.
+
+    An update longer than `max_update_norms` times an honest one is refused; "clipped_mean" shortens the rest to
+    `clip_norm`. `mean_noise_std` is the noise added to each coordinate of the mean; no epsilon is computed for it.
+    """
 
     aggregation: str = "mean"
     optimizer: str = "adam"
-    learning_rate: float = 0.00125
+    learning_rate: float = 0.000625
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-3
     trim_fraction: float = 0.1
-    max_update_norm: float = 100.0
+    clip_norm: float = 2.0
+    max_update_norms: float = 5.0
     max_weight: float = 2.0
     mean_noise_std: float = 0.0
     spread_weight: float = 3.0
-    size_weight: float = 0.3
+    size_weight: float = 0.02
     max_free_norm: float = 0.02
 
     def __post_init__(self) -> None:
@@ -38,9 +43,15 @@ class ServerConfig:
         in_range("server.beta2", self.beta2, low=0, high=0.99999)
         in_range("server.epsilon", self.epsilon, low=0, high=1, open_low=True)
         in_range("server.trim_fraction", self.trim_fraction, low=0, high=0.49)
-        in_range("server.max_update_norm", self.max_update_norm, low=0, high=math.inf, open_low=True)
+        in_range("server.clip_norm", self.clip_norm, low=0, high=math.inf, open_low=True)
+        in_range("server.max_update_norms", self.max_update_norms, low=1, high=math.inf)
         in_range("server.max_weight", self.max_weight, low=0, high=math.inf, open_low=True)
         in_range("server.mean_noise_std", self.mean_noise_std, low=0, high=math.inf)
+        if self.mean_noise_std and self.aggregation != "clipped_mean":
+            raise ConfigError(
+                f"server.aggregation is {self.aggregation!r}, expected 'clipped_mean' where server.mean_noise_std is "
+                f"{self.mean_noise_std}: without a clip no noise bounds what one node changes"
+            )
         in_range("server.spread_weight", self.spread_weight, low=0, high=math.inf)
         in_range("server.size_weight", self.size_weight, low=0, high=math.inf)
         in_range("server.max_free_norm", self.max_free_norm, low=0, high=math.inf)
@@ -122,11 +133,9 @@ class EnclaveConfig:
     workers: int = 2
     chunk: int = 32
     clone_cosine: float = 0.95
-    max_envelope_bytes: int = 512 * 2**20
 
     def __post_init__(self) -> None:
         """Refuse an enclave without workers."""
         in_range("enclave.workers", self.workers, low=1, high=1024)
         in_range("enclave.chunk", self.chunk, low=1, high=10**5)
         in_range("enclave.clone_cosine", self.clone_cosine, low=0, high=1, open_low=True)
-        in_range("enclave.max_envelope_bytes", self.max_envelope_bytes, low=1024, high=2**34)

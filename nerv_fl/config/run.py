@@ -4,11 +4,15 @@ A default is the quickstart's value.
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from nerv_fl.checks import in_range
 from nerv_fl.config.model import BootstrapConfig, DataConfig, ModelConfig
 from nerv_fl.config.rounds import EnclaveConfig, GateConfig, RewardsConfig, ServerConfig, ValuationConfig
 from nerv_fl.config.training import FederationConfig, PrivacyConfig, TrainingConfig
+from nerv_fl.errors import ConfigError
+
+MAX_NAME: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +58,25 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check what spans sections."""
+        if not 1 <= len(self.name) <= MAX_NAME or not self.name.isascii() or not self.name.isprintable():
+            raise ConfigError(f"name is {self.name!r}, expected 1 to {MAX_NAME} printable ASCII characters")
+        self._check_valuation()
         in_range("seed", self.seed, low=0, high=2**63 - 1)
         in_range("training.expected_batch", self.training.expected_batch, low=1, high=self.data.samples_per_node)
         in_range("gate.search_samples", self.gate.search_samples, low=8, high=self.data.search_chains)
         in_range("gate.certify_samples", self.gate.certify_samples, low=8, high=self.data.certify_chains)
         in_range("gate.monitor_samples", self.gate.monitor_samples, low=8, high=self.data.certify_chains)
         in_range("valuation.gradient_samples", self.valuation.gradient_samples, low=8, high=self.gate.search_samples)
+
+    def _check_valuation(self) -> None:
+        """Refuse a cohort too large for the only method that its settings allow."""
+        exact_only = self.valuation.method == "exact" or self.server.aggregation in ("trimmed_mean", "median")
+        if exact_only and self.federation.cohort_size > self.valuation.exact_max_nodes:
+            raise ConfigError(
+                f"federation.cohort_size is {self.federation.cohort_size}, expected at most "
+                f"valuation.exact_max_nodes = {self.valuation.exact_max_nodes} with server.aggregation "
+                f"{self.server.aggregation!r} and valuation.method {self.valuation.method!r}: only exact values hold"
+            )
 
     @property
     def sampling_rate(self) -> float:

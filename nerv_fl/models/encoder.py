@@ -150,8 +150,9 @@ class Encoder(nn.Module):
 def centre(encoder: Encoder) -> None:
     """Move the origin of the embedding to mean_i V_i = 0, by the bias of `out`.
 
-    V_i -> V_i - c for every i changes no transfer's delta and no residual, so no loss sees it, but noise and the nodes'
-    updates push it, and then the spread of V is stiff in this one direction. With the "mean" read-out nothing is moved.
+    V_i -> V_i - c for every i changes no residual and no transfer's delta; a mint's or burn's moves by (amount / T) c.
+    But noise and the nodes' updates push it, and then the spread of V is stiff in this one direction. With the "mean"
+    read-out nothing is moved.
     """
     if encoder.readout == "mean":
         return

@@ -52,6 +52,15 @@ def empty_grad_samples(model: nn.Module) -> None:
         parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))  # type: ignore[attr-defined]
 
 
+def drop_non_finite(model: nn.Module) -> None:
+    """Make every sample's gradient zero if any number of it is not finite: no clipping bounds such a gradient."""
+    gradients = [parameter.grad_sample for parameter in model.parameters()]  # type: ignore[attr-defined]
+    finite_B = torch.stack([gradient.flatten(start_dim=1).isfinite().all(dim=1) for gradient in gradients]).all(dim=0)
+    if not bool(finite_B.all()):
+        for gradient in gradients:
+            gradient[~finite_B] = 0.0
+
+
 class Linear(nn.Linear, PerSampleLayer):
     """``y = x W^T + b`` over the last dimension, shape (B, ..., I) -> (B, ..., O)."""
 

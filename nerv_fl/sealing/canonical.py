@@ -1,7 +1,8 @@
 """One way to write a value, so that what is signed is what is read.
 
 Canonical JSON: ASCII, keys sorted, no spaces, finite numbers. Canonical base64: the standard alphabet, padded, unused
-bits zero. The readers accept nothing that the writers would not have written.
+bits zero. The readers accept nothing that the writers would not have written. No value is nested deeper than
+`MAX_NESTING`, so that no text, however short, exhausts the stack of whoever reads it.
 
 Source: the aim of RFC 8785, without its number format (Python's shortest round-trip); RFC 4648, sections 3.5 and 4.
 """
@@ -9,9 +10,13 @@ Source: the aim of RFC 8785, without its number format (Python's shortest round-
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from nerv_fl.errors import SealError
+
+MAX_NESTING: Final = 16
+"""Most containers within each other; a signed certificate, the deepest value there is, has 4."""
 
 
 def to_json(value: object, *, what: str, indent: int | None = None) -> str:
@@ -23,19 +28,18 @@ def to_json(value: object, *, what: str, indent: int | None = None) -> str:
         indent: Spaces a level, for documents that people read; None for one line.
 
     Raises:
-        SealError: If the value cannot be written, holds a number that is not finite or a key that is not text.
+        SealError: If the value cannot be written, holds a number that is not finite or a key that is not text, or is
+            nested deeper than `MAX_NESTING`.
 
     >>> to_json({"b": 1, "a": [True, None]}, what="example")
     '{"a":[true,null],"b":1}'
     """
+    _check_containers(value, what=what)
     separators = (",", ":") if indent is None else (",", ": ")
     try:
-        text = json.dumps(value, sort_keys=True, indent=indent, separators=separators, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
+        return json.dumps(value, sort_keys=True, indent=indent, separators=separators, allow_nan=False)
+    except (TypeError, ValueError) as error:
         raise SealError(f"{what} cannot be written as canonical JSON: {error}") from error
-    if not _has_text_keys(value):
-        raise SealError(f"{what} cannot be written as canonical JSON: all its keys must be text")
-    return text
 
 
 def read_json(data: bytes, *, what: str, keys: frozenset[str], indent: int | None = None) -> dict[str, object]:
@@ -110,7 +114,14 @@ def from_base64(text: str, *, what: str) -> bytes:
     return data
 
 
-def _has_text_keys(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _has_text_keys(inner) for key, inner in value.items())
-    return not isinstance(value, list | tuple) or all(map(_has_text_keys, value))
+def _check_containers(value: object, *, what: str) -> None:
+    """Raise unless all keys are text and nesting has its limit; level by level, since recursion is what it guards."""
+    level: Iterable[object] = [value]
+    for _ in range(MAX_NESTING + 1):
+        containers = [item for item in level if isinstance(item, dict | list | tuple)]
+        if not containers:
+            return
+        if not all(isinstance(key, str) for item in containers if isinstance(item, dict) for key in item):
+            raise SealError(f"{what} cannot be written as canonical JSON: all its keys must be text")
+        level = [inner for item in containers for inner in (item.values() if isinstance(item, dict) else item)]
+    raise SealError(f"{what} is nested deeper than {MAX_NESTING} levels")

@@ -14,6 +14,7 @@ Reason = Literal[
     "does-not-open",  # signed by the node, but the ciphertext is not for this enclave and context
     "bad-payload",  # opened, but it holds no update of this model
     "not-finite",  # opened, but it holds NaN or infinity
+    "too-long",  # opened, but its norm is beyond any honest update's
     "not-in-cohort",  # of a node that was not asked
     "duplicate",  # not the first envelope of its node and round
 ]

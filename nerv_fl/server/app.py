@@ -75,7 +75,7 @@ def serve(grid: Grid, folder: RunFolder, *, num_supernodes: int, on_round: OnRou
         recorder = Recorder(folder, state, monitor=monitor, config=config, trackers=trackers, on_round=on_round)
         if is_new:
             recorder.record_bootstrap()
-        identity = EnclaveIdentity.load_or_create(folder.enclave, run=run)
+        identity = EnclaveIdentity.load(folder.enclave)
         enclave = Enclave(
             identity, folder.read_roster(), evaluator=pools, config=config, run=run, folder=folder.enclave
         )

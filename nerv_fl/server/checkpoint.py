@@ -7,9 +7,9 @@ checkpoint/latest                    the name of the last whole pair; replaced l
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from nerv_fl.errors import CheckpointError
@@ -30,10 +30,11 @@ def save_state(folder: Path, state: FederationState) -> None:
         "participations": state.participations,
         "carried_nano": state.carried_nano,
         "model_hash": state.model_hash,
-        "sha256": hashlib.sha256(vectors).hexdigest(),
+        "vectors_sha256": hashlib.sha256(vectors).hexdigest(),
     }
+    sealed = facts | {"facts_sha256": _digest(facts)}
     write_atomically(folder / f"{name}.safetensors", vectors)
-    write_atomically(folder / f"{name}.json", json.dumps(facts, indent=1).encode())
+    write_atomically(folder / f"{name}.json", json.dumps(sealed, indent=1).encode())
     write_atomically(folder / "latest", name.encode())
     _forget_others(folder, keep=name)
 
@@ -41,6 +42,11 @@ def save_state(folder: Path, state: FederationState) -> None:
 def has_state(folder: Path) -> bool:
     """Return whether a whole state was ever written here."""
     return (folder / "latest").exists()
+
+
+def last_round(folder: Path) -> int:
+    """Return the round of the last whole state, 0 if there is none."""
+    return load_state(folder).round_number if has_state(folder) else 0
 
 
 def load_state(folder: Path) -> FederationState:
@@ -55,24 +61,26 @@ def load_state(folder: Path) -> FederationState:
         data = (folder / f"{name}.safetensors").read_bytes()
     except (OSError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{folder} holds no readable checkpoint: {error}") from error
+    if not isinstance(facts, dict) or facts.pop("facts_sha256", None) != _digest(facts):
+        raise CheckpointError(f"{folder / name}.json does not have the content it was written with")
     found = hashlib.sha256(data).hexdigest()
-    if found != facts.get("sha256"):
-        raise CheckpointError(f"{folder / name}.safetensors has SHA-256 {found}, expected {facts.get('sha256')}")
-    try:
-        vectors = load(data)
-        state = FederationState(
-            round_number=int(facts["round"]),
-            theta_P=vectors["theta"],
-            optimizer=OptimizerState(
-                momentum_P=vectors["momentum"], second_P=vectors["second"], num_rounds=int(facts["optimizer_rounds"])
-            ),
-            reputations=tuple(float(item) for item in facts["reputations"]),
-            participations=tuple(int(item) for item in facts["participations"]),
-            carried_nano=int(facts["carried_nano"]),
-        )
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{folder / name}.json is not a checkpoint: {error!r}") from error
-    return state
+    if found != facts["vectors_sha256"]:
+        raise CheckpointError(f"{folder / name}.safetensors has SHA-256 {found}, expected {facts['vectors_sha256']}")
+    vectors = load(data)
+    return FederationState(
+        round_number=facts["round"],
+        theta_P=vectors["theta"],
+        optimizer=OptimizerState(
+            momentum_P=vectors["momentum"], second_P=vectors["second"], num_rounds=facts["optimizer_rounds"]
+        ),
+        reputations=tuple(facts["reputations"]),
+        participations=tuple(facts["participations"]),
+        carried_nano=facts["carried_nano"],
+    )
+
+
+def _digest(facts: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _forget_others(folder: Path, *, keep: str) -> None:

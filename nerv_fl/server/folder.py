@@ -9,6 +9,7 @@ off when the run is resumed.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -131,13 +132,15 @@ class RunFolder:
             path = self.certificate_path(record.round)
             path.parent.mkdir(exist_ok=True)
             write_atomically(path, certificate.encode())
-        with self.rewards_path.open("a", encoding="utf-8") as file:
-            file.write(rewards_to_csv(rows, header=file.tell() == 0))
-        with self.rounds_path.open("a", encoding="utf-8") as file:
-            file.write(to_json(record) + "\n")
+        is_new = not self.rewards_path.exists() or self.rewards_path.stat().st_size == 0
+        _append(self.rewards_path, rewards_to_csv(rows, header=is_new))
+        _append(self.rounds_path, to_json(record) + "\n")
 
     def cut_after(self, round_number: int) -> None:
         """Remove what a crash left of rounds after `round_number`, a half-written last line included."""
+        for path in (self.root / "certificates").glob("round-*.json"):
+            if int(path.stem.removeprefix("round-")) > round_number:
+                path.unlink()
         if self.rounds_path.exists():
             lines = [line for line in _whole_lines(self.rounds_path) if json.loads(line)["round"] <= round_number]
             write_atomically(self.rounds_path, "".join(lines).encode())
@@ -154,6 +157,14 @@ class RunFolder:
     def rounds(self) -> list[RoundRecord]:
         """Read every record; empty if there is none yet."""
         return read_rounds(self.rounds_path) if self.rounds_path.exists() else []
+
+
+def _append(path: Path, text: str) -> None:
+    """Append text and see it to the disk: the checkpoint that comes after must not outlive it."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _whole_lines(path: Path) -> list[str]:

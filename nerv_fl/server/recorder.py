@@ -47,11 +47,12 @@ class Recorder:
         self._config = config
         self._trackers = trackers
         self._on_round = on_round
+        started = time.perf_counter()
         self._standing = self._last_standing()
+        self._report_s = time.perf_counter() - started
 
     def record_bootstrap(self) -> None:
         """Record round 0: the encoder as pretraining left it."""
-        started = time.perf_counter()
         record = RoundRecord(
             round=0,
             accepted=True,
@@ -71,8 +72,8 @@ class Recorder:
                 aggregate=0.0,
                 shapley=0.0,
                 gate=0.0,
-                report=0.0,
-                total=time.perf_counter() - started,
+                report=self._report_s,
+                total=self._report_s,
             ),
             model_hash=self._state.model_hash,
         )
@@ -82,11 +83,13 @@ class Recorder:
         """Pay, record and checkpoint a round, and return the state that stands."""
         started = time.perf_counter()
         carried_nano = self._state.carried_nano
-        self._state, rows, pool_nano = self._state.after(outcome, trained=hearing.trained, rewards=self._config.rewards)
+        self._state, rows, pool_nano = self._state.after(
+            outcome, trained=hearing.trained | outcome.heard, rewards=self._config.rewards
+        )
         if outcome.accepted:
             self._standing = self._monitor.standing(outcome.theta_P, homomorphism=outcome.homomorphism)
         epsilon = epsilon_spread(self._state.participations, config=self._config)
-        report = time.perf_counter() - started
+        report = self._report_s + time.perf_counter() - started
         enclave = asdict(outcome.seconds)
         record = RoundRecord(
             round=self._state.round_number,
@@ -110,11 +113,13 @@ class Recorder:
         return self._state
 
     def _finish(self, record: RoundRecord, rows: Sequence[RewardRow], *, certificate: str | None) -> None:
+        started = time.perf_counter()
         self._folder.append(record, rows, certificate=certificate)
         save_state(self._folder.checkpoint, self._state)
         write_report(self._folder.root)
         for tracker in self._trackers:
             tracker.round(record)
+        self._report_s = time.perf_counter() - started
         self._on_round(record, rows)
 
     def _last_standing(self) -> Standing:

@@ -8,11 +8,12 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 
+from nerv_fl.errors import CheckpointError
 from nerv_fl.ledger import IntArray
 from nerv_fl.models.evaluate import FloatArray, SampleMeasures
 from nerv_fl.server.utility import Pools, PoolSettings
@@ -46,7 +47,7 @@ class PooledPools(Pools):
         """Measure each candidate on the same samples under the same masks."""
         blocks = self._blocks(sample_ids)
         futures = [[self._submit(_measure, theta_P, pool, block) for block in blocks] for theta_P in candidates]
-        return [_join([future.result() for future in row]) for row in futures]
+        return [_join([_result(future) for future in row]) for row in futures]
 
     def gradient_products(
         self, theta_P: Vector, pool: str, sample_ids: IntArray, *, directions_NP: Vector
@@ -56,7 +57,7 @@ class PooledPools(Pools):
             self._submit(_products, theta_P, pool, block, directions_NP=directions_NP)
             for block in self._blocks(sample_ids)
         ]
-        return np.concatenate([future.result() for future in futures])
+        return np.concatenate([_result(future) for future in futures])
 
     def close(self) -> None:
         """End the workers and close the ledgers."""
@@ -74,6 +75,13 @@ def make_pools(settings: PoolSettings) -> Pools | PooledPools:
     """Return pools that use `enclave.workers` processes, this one alone if that is 1."""
     workers = settings.config.enclave.workers
     return Pools(settings) if workers == 1 else PooledPools(settings, num_workers=workers)
+
+
+def _result(future: Future[Any]) -> Any:
+    try:
+        return future.result()
+    except BrokenExecutor as error:
+        raise CheckpointError("a worker process of the enclave died; --resume goes on from the last round") from error
 
 
 def _join(parts: list[SampleMeasures]) -> SampleMeasures:

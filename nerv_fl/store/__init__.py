@@ -1,7 +1,7 @@
 """Ledgers on disk: the file, the samples it gives, and the schema it must have."""
 
 from nerv_fl.store.file import LedgerFile, write_ledger
-from nerv_fl.store.samples import Batches, ChainBlock, Samples, file_digest
+from nerv_fl.store.samples import Batches, ChainBlock, Samples
 from nerv_fl.store.schema import LedgerInfo
 
-__all__ = ["Batches", "ChainBlock", "LedgerFile", "LedgerInfo", "Samples", "file_digest", "write_ledger"]
+__all__ = ["Batches", "ChainBlock", "LedgerFile", "LedgerInfo", "Samples", "write_ledger"]

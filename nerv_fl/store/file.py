@@ -9,6 +9,9 @@
     chain/supply_nano int64  [chains]                        supply at step 0
 
 Sample k is step k % steps of chain k // steps: the state before, the batch, the state after.
+
+Texts are attributes of fixed length. HDF5 keeps those of variable length in a heap without a checksum, and a damaged
+heap makes its library loop for ever; all other descriptions have checksums in this format.
 """
 
 import os
@@ -22,7 +25,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from nerv_fl.arrays import IntArray
 from nerv_fl.errors import ConfigError, DataError
+from nerv_fl.store.damage import DAMAGE, naming_damage
 from nerv_fl.store.samples import (
     COLUMNS,
     Batches,
@@ -35,11 +40,12 @@ from nerv_fl.store.samples import (
     runs,
     span_of,
 )
-from nerv_fl.store.schema import DTYPES, SCHEMA_VERSION, IntArray, LedgerInfo, check_schema, chunk_shape, fixed_shapes
+from nerv_fl.store.schema import DTYPES, SCHEMA_VERSION, LedgerInfo, check_schema, chunk_shape, fixed_shapes
 
 # Without shuffling, gzip sees that most balances repeat from step to step.
 COMPRESSION: Final = {"compression": "gzip", "compression_opts": 1}
 MAX_RUN_BYTES: Final = 2**26
+FIXED_KINDS: Final = "biufS"
 
 
 class LedgerFile:
@@ -87,7 +93,8 @@ class LedgerFile:
     @property
     def num_transactions(self) -> int:
         """Number of transactions of all batches."""
-        return len(self._file()["tx/kind"])
+        with naming_damage(self.path, what="tx/kind"):
+            return len(self._file()["tx/kind"])
 
     def require_accounts(self, num_accounts: int) -> None:
         """Raise unless the ledger has as many accounts as the model.
@@ -166,8 +173,8 @@ class LedgerFile:
         for bad in misplaced(offset, total=total)[:1]:
             chain, step = divmod(span.start + int(bad), self.info.steps)
             raise DataError(
-                f"{self.path}: chain {chain}, step {step}: batch/offset is {offset[bad]}, "
-                f"expected at least the one before it, and at most {total}"
+                f"{self.path}: chain {chain}, step {step}: its batch begins at transaction {offset[bad]} and ends "
+                f"before {offset[bad + 1]}, expected at least one transaction of the file's {total}"
             )
         rows = slice(int(offset[0]), int(offset[-1]))
         kind, sender, receiver, amount_nano = (self._slice(f"tx/{name}", rows) for name in COLUMNS)
@@ -177,10 +184,13 @@ class LedgerFile:
         return runs(chain, limit=max(1, MAX_RUN_BYTES // (8 * self.info.accounts * (self.info.steps + 1))))
 
     def _describe(self) -> LedgerInfo:
-        file = self._file()
-        found = {name: file[name] for name in DTYPES if isinstance(file.get(name), h5py.Dataset)}
-        datasets = {name: (str(item.dtype), item.shape) for name, item in found.items()}
-        return check_schema(self.path, attributes=dict(file.attrs), datasets=datasets)
+        with naming_damage(self.path, what="its description"):
+            file = self._file()
+            found = {name: file[name] for name in DTYPES if isinstance(file.get(name), h5py.Dataset)}
+            datasets = {name: (str(item.dtype), item.shape) for name, item in found.items()}
+            kinds = {name: file.attrs.get_id(name).dtype.kind for name in file.attrs}
+            attributes = {name: file.attrs[name] for name, kind in kinds.items() if kind in FIXED_KINDS}
+            return check_schema(self.path, attributes=attributes, datasets=datasets)
 
     @cached_property
     def _supply_nano(self) -> IntArray:
@@ -188,12 +198,10 @@ class LedgerFile:
 
     def _slice(self, name: str, selection: slice | tuple[slice, ...]) -> npt.NDArray[Any]:
         file = self._file()
-        try:
+        with naming_damage(self.path, what=name):
             dataset = self._datasets.get(name) or self._datasets.setdefault(name, file[name])
             values: npt.NDArray[Any] = dataset[selection]
-        except OSError as error:
-            raise DataError(f"{self.path}: {name} cannot be read ({error}), expected a whole ledger file") from error
-        return values
+            return values
 
     def _file(self) -> h5py.File:
         if self._handle is None or self._owner != os.getpid():
@@ -238,11 +246,12 @@ def write_ledger(
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         os.fchmod(descriptor, 0o644)
-        attributes = {"accounts": accounts, "steps": steps, "seed": seed, "profile": profile, "generator": generator}
+        texts = {"profile": np.bytes_(profile.encode()), "generator": np.bytes_(generator.encode())}
+        attributes = {"accounts": accounts, "steps": steps, "seed": seed, **texts}
         with h5py.File(name, "w", libver=("v110", "v110")) as file:
             file.attrs.update({"schema_version": SCHEMA_VERSION, **attributes})
             _create(file, chains=chains, steps=steps, accounts=accounts)
-            file.attrs["content_sha256"] = _fill(file, blocks, path=path)
+            file.attrs["content_sha256"] = np.bytes_(_fill(file, blocks, path=path).encode())
             file.flush()
             file.attrs["complete"] = True
         os.fsync(descriptor)
@@ -293,5 +302,5 @@ def _open(path: Path) -> h5py.File:
         raise DataError(f"{path} does not exist, expected a ledger file")
     try:
         return h5py.File(path, "r", locking=False)
-    except OSError as error:
+    except DAMAGE as error:
         raise DataError(f"{path} is not a readable HDF5 file ({error}), expected a whole ledger file") from error

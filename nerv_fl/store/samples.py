@@ -6,13 +6,12 @@ Shapes: B samples, A accounts, C chains, S steps, N transactions.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from nerv_fl.store.schema import IntArray
+from nerv_fl.arrays import IntArray
 
 Columns = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16], npt.NDArray[np.uint16], IntArray]
 
@@ -103,12 +102,6 @@ class ContentDigest:
         return hashlib.sha256(b"".join(digest.digest() for digest in self._hashes)).hexdigest()
 
 
-def file_digest(path: str | Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hex."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def span_of(indices: IntArray, *, more: int) -> slice:
     """Return the slice from the smallest index to ``more`` places after the largest.
 
@@ -138,12 +131,17 @@ def runs(chain: IntArray, *, limit: int) -> list[IntArray]:
 
 
 def misplaced(offset: IntArray, *, total: int) -> IntArray:
-    """Return the places of offsets that fall below the one before them, or lie outside 0..total.
+    """Return the batches that hold no transaction, or reach outside 0..total.
 
-    >>> misplaced(np.array([0, 4, 3, 9]), total=8).tolist()
-    [2, 3]
+    Args:
+        offset: int64 [M + 1]; batch k is offset[k] to offset[k + 1].
+        total: Number of transactions.
+
+    >>> misplaced(np.array([0, 4, 4, 3, 9]), total=8).tolist()
+    [1, 2, 3]
     """
-    return np.flatnonzero((offset > total) | (np.diff(offset, prepend=0) < 0))
+    first, end = offset[:-1], offset[1:]
+    return np.flatnonzero((first < 0) | (end <= first) | (end > total))
 
 
 def join_batches(groups: Sequence[IntArray], *, parts: Sequence[tuple[IntArray, IntArray, Columns]]) -> Batches:

@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from nerv_fl.errors import DataError
-
-IntArray = npt.NDArray[np.int64]
 
 SCHEMA_VERSION: Final = 1
 DTYPES: Final = {
@@ -94,7 +91,7 @@ def check_schema(
 
     Args:
         path: The file, for messages.
-        attributes: Its attributes.
+        attributes: Its attributes, texts as bytes.
         datasets: Type and shape of each of its datasets.
 
     Returns:
@@ -141,6 +138,6 @@ def _integer(path: Path, *, attributes: Mapping[str, object], name: str) -> int:
 
 def _text(path: Path, *, attributes: Mapping[str, object], name: str) -> str:
     value = attributes.get(name)
-    if not isinstance(value, str):
-        raise DataError(f"{path}: attribute {name} is {value!r}, expected a text")
-    return value
+    if not isinstance(value, bytes):
+        raise DataError(f"{path}: attribute {name} is {value!r}, expected a text of fixed length")
+    return value.decode()

@@ -87,7 +87,7 @@ def contributions(updates_NP: Vector, weights_N: Weights, *, config: ServerConfi
     """
     if config.aggregation == "clipped_mean":
         norm_N1 = np.linalg.norm(updates_NP, axis=1, keepdims=True)
-        updates_NP = updates_NP * np.minimum(1.0, config.max_update_norm / np.maximum(norm_N1, 1e-12))
+        updates_NP = updates_NP * np.minimum(1.0, config.clip_norm / np.maximum(norm_N1, 1e-12))
     share_N1 = (weights_N / weights_N.sum())[:, None]
     return np.asarray(share_N1 * updates_NP, dtype=np.float32)
 
@@ -104,7 +104,7 @@ def aggregate(contributions_NP: Vector, *, config: ServerConfig) -> Vector:
 
 
 def add_mean_noise(aggregate_P: Vector, *, config: ServerConfig, seed: int, round_number: int) -> Vector:
-    """Add Gaussian noise of `server.mean_noise_std` to the aggregate: client-level DP, off by default."""
+    """Add Gaussian noise of `server.mean_noise_std` to the aggregate, off by default: seeded, and not accounted for."""
     if config.mean_noise_std == 0:
         return aggregate_P
     noise_P = stream(seed, "server", "noise", round_number).normal(0.0, config.mean_noise_std, aggregate_P.shape)

@@ -8,12 +8,14 @@ update.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from nerv_fl.config import RunConfig
+from nerv_fl.errors import AggregationError
 from nerv_fl.records import NodeCounts, ShapleySummary, ValueSummary
 from nerv_fl.sealing import VerifyKey, sign_document
 from nerv_fl.strategy.aggregate import cap_weights
@@ -21,7 +23,7 @@ from nerv_fl.strategy.certificate import certificate_body
 from nerv_fl.strategy.clones import MergedPlayers, find_clones, merge_clones
 from nerv_fl.strategy.gate import Certification, Evaluator, certify
 from nerv_fl.strategy.identity import EnclaveIdentity
-from nerv_fl.strategy.opening import AdmissionLog, Admitted, open_round
+from nerv_fl.strategy.opening import AdmissionLog, Admitted, largest_honest_norm, open_round
 from nerv_fl.strategy.outcome import EnclaveSeconds, RoundInput, RoundOutcome
 from nerv_fl.strategy.step import take_step
 from nerv_fl.strategy.summaries import gate_summary, node_values, shapley_summary
@@ -67,32 +69,45 @@ class Enclave:
         watch = _Watch()
         admitted = self._open(given)
         players, counts = self._players(given, admitted)
-        reason = _too_few(counts, config=self._config)
+        reject = partial(_rejection, given, counts=counts, admitted=admitted, watch=watch)
         watch.lap("open")
-        if reason:
-            return _rejection(given, reason, counts=counts, faults=admitted.faults, watch=watch)
-        step = take_step(given, players, evaluator=self._evaluator, config=self._config)
+        if reason := _too_few(counts, config=self._config):
+            return reject(reason)
+        try:
+            return self._judge(given, players, counts=counts, admitted=admitted, watch=watch, reject=reject)
+        except AggregationError as error:
+            return reject(str(error))
+
+    def _judge(
+        self,
+        given: RoundInput,
+        players: MergedPlayers,
+        *,
+        counts: NodeCounts,
+        admitted: Admitted,
+        watch: "_Watch",
+        reject: Callable[..., RoundOutcome],
+    ) -> RoundOutcome:
+        """Step, certify and value; every utility that is not finite raises and rejects the round."""
+        config, evaluator, round_number = self._config, self._evaluator, given.round_number
+        step = take_step(given, players, evaluator=evaluator, config=config)
         watch.lap("aggregate")
         if step.candidate.reason:
-            return _rejection(given, step.candidate.reason, counts=counts, faults=admitted.faults, watch=watch)
+            return reject(step.candidate.reason)
         verdict = certify(
             given.theta_P,
             step.candidate,
-            evaluator=self._evaluator,
-            config=self._config.gate,
-            seed=self._config.seed,
-            round_number=given.round_number,
+            evaluator=evaluator,
+            config=config.gate,
+            seed=config.seed,
+            round_number=round_number,
         )
         watch.lap("gate")
         if verdict.reason:
-            return _rejection(
-                given, verdict.reason, counts=counts, faults=admitted.faults, watch=watch, verdict=verdict
-            )
-        valuation = value_round(
-            step.game(self._evaluator, self._config), config=self._config, round_number=given.round_number
-        )
+            return reject(verdict.reason, verdict=verdict)
+        valuation = value_round(step.game(evaluator, config), config=config, round_number=round_number)
         watch.lap("shapley")
-        body = certificate_body(given, step.candidate, verdict, nodes=counts, run=self._run, config=self._config)
+        body = certificate_body(given, step.candidate, verdict, nodes=counts, run=self._run, config=config)
         return RoundOutcome(
             accepted=True,
             reason="",
@@ -100,10 +115,9 @@ class Enclave:
             theta_P=step.candidate.theta_P,
             optimizer=step.optimizer,
             homomorphism=verdict.homomorphism,
-            before=verdict.before,
-            after=verdict.after,
             gate=gate_summary(verdict),
             values=node_values(valuation, admitted.nodes, players),
+            heard=admitted.heard,
             faults=admitted.faults,
             nodes=counts,
             shapley=shapley_summary(valuation),
@@ -123,7 +137,7 @@ class Enclave:
             opening_key=self._identity.opening_key,
             log=self._log,
             num_parameters=len(given.theta_P),
-            max_size_bytes=self._config.enclave.max_envelope_bytes,
+            max_norm=largest_honest_norm(self._config, len(given.theta_P)),
         )
 
     def _players(self, given: RoundInput, admitted: Admitted) -> tuple[MergedPlayers, NodeCounts]:
@@ -134,7 +148,7 @@ class Enclave:
         players = merge_clones(admitted.updates_NP, weights, groups=groups)
         counts = NodeCounts(
             sampled=len(given.cohort),
-            heard=len({*admitted.nodes, *admitted.faults}),
+            heard=len(admitted.heard),
             admitted=len(admitted.nodes),
             refused=admitted.refused,
             clones=sum(len(group) for group in groups),
@@ -176,7 +190,7 @@ def _rejection(
     reason: str,
     *,
     counts: NodeCounts,
-    faults: Mapping[int, str],
+    admitted: Admitted,
     watch: _Watch,
     verdict: Certification | None = None,
 ) -> RoundOutcome:
@@ -188,11 +202,10 @@ def _rejection(
         theta_P=given.theta_P,
         optimizer=given.optimizer,
         homomorphism=verdict.homomorphism if verdict else None,
-        before=verdict.before if verdict else None,
-        after=verdict.after if verdict else None,
         gate=gate_summary(verdict),
         values=(),
-        faults=faults,
+        heard=admitted.heard,
+        faults=admitted.faults,
         nodes=counts,
         shapley=ShapleySummary(method="none", evaluations=0, se_max=None, stop="rejected"),
         value=ValueSummary(total=None, empty=None),

@@ -30,7 +30,7 @@ CERTIFY: Final = "certify"
 
 
 class Evaluator(Protocol):
-    """Measures encoders on the held-out pools; it is given whole encoders, never updates."""
+    """Measures encoders on the held-out pools, inside the enclave: it is given coalitions and single directions."""
 
     def num_chains(self, pool: str) -> int:
         """Return the number of chains of a pool."""
@@ -45,7 +45,7 @@ class Evaluator(Protocol):
         """Test the homomorphism bound on the batches of samples."""
 
     def centred(self, theta_P: Vector) -> Vector:
-        """Return the same encoder with its origin at mean V = 0, which no data loss sees."""
+        """Return the same encoder with its origin at mean V = 0."""
 
     def data_free_descent(self, theta_P: Vector) -> Vector:
         """Return minus the gradient of the loss terms that need no data."""

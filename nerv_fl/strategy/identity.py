@@ -1,14 +1,17 @@
 """The enclave's keys and evidence, kept through a restart.
 
-A real TEE would seal these keys to its hardware. Here they lie in a folder, readable by root alone: that is the mock.
+A real TEE would seal these keys to its hardware. Here they lie in a folder, readable by their owner alone (mode
+0600): that is the mock.
 """
 
 import secrets
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Self
 
 import nerv_fl
+from nerv_fl.errors import CheckpointError
 from nerv_fl.files import write_atomically
 from nerv_fl.sealing import Evidence, OpeningKey, SigningKey, VerifyKey, code_hash, issue_evidence
 
@@ -52,11 +55,18 @@ class EnclaveIdentity:
 
         Raises:
             SealError: If a file is missing or malformed.
+            CheckpointError: If the code has changed since: its evidence would speak for other code.
         """
+        evidence = Evidence.from_text((folder / _EVIDENCE).read_text(encoding="utf-8"))
+        if evidence.code_hash != own_code_hash():
+            raise CheckpointError(
+                f"{folder / _EVIDENCE} is for code {evidence.code_hash[:12]}, expected {own_code_hash()[:12]}: "
+                "this run began with another version of nerv_fl"
+            )
         return cls(
             opening_key=OpeningKey.load_private(folder / _OPENING),
             signing_key=SigningKey.load_private(folder / _SIGNING),
-            evidence=Evidence.from_text((folder / _EVIDENCE).read_text(encoding="utf-8")),
+            evidence=evidence,
             vendor_root=read_vendor_root(folder / VENDOR_ROOT_FILE),
         )
 
@@ -81,6 +91,7 @@ def pinned_root(certificate: Path) -> Path:
     return certificate.resolve().parent.parent / "enclave" / VENDOR_ROOT_FILE
 
 
+@cache
 def own_code_hash() -> str:
     """Return the hash of the code that runs in this enclave: every Python file of the package."""
     return code_hash([Path(nerv_fl.__file__).parent])

@@ -38,6 +38,15 @@ class Hearing:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Answers:
+    """What a round's replies hold: only the envelopes prove anything, the rest is said by whoever replied."""
+
+    envelopes: list[bytes]
+    answering: frozenset[int]
+    refusing: frozenset[int]
+
+
 class NervStrategy(Strategy):
     """One federated round after another, from the state of the last.
 
@@ -133,8 +142,12 @@ class NervStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Hand the round's envelopes to the enclave and commit its outcome."""
         cohort = self.cohort(server_round)
-        envelopes, refusing = _answers(replies)
-        hearing = Hearing(trained=frozenset(cohort) - refusing, seconds=time.perf_counter() - self._asked_at)
+        answers = _answers(replies)
+        hearing = Hearing(trained=frozenset(cohort) - answers.refusing, seconds=time.perf_counter() - self._asked_at)
+        silent = sorted(hearing.trained - answers.answering)
+        if answers.refusing or silent:
+            refusing = sorted(answers.refusing)
+            log.warning("round %d: nodes %s refuse, nodes %s are silent", server_round, refusing, silent)
         outcome = self._enclave.process(
             RoundInput(
                 round_number=server_round,
@@ -142,7 +155,7 @@ class NervStrategy(Strategy):
                 base_hash=self._state.model_hash,
                 optimizer=self._state.optimizer,
                 cohort=cohort,
-                envelopes=envelopes,
+                envelopes=answers.envelopes,
                 weights=self._weights,
             )
         )
@@ -193,20 +206,29 @@ class NervStrategy(Strategy):
             )
         if len(online) < self._num_supernodes:
             log.warning(
-                "%d of %d SuperNodes are online; the round goes on without the rest", len(online), self._num_supernodes
+                "%d of %d SuperNodes are online; rounds go on without the rest", len(online), self._num_supernodes
             )
+            self._num_supernodes = len(online)
         return online
 
 
-def _answers(replies: Iterable[Message]) -> tuple[list[bytes], frozenset[int]]:
-    """Return every envelope of the replies, and the nodes that said they refuse; a failed SuperNode is logged."""
+def _answers(replies: Iterable[Message]) -> _Answers:
+    """Return what the replies hold; a failed SuperNode is logged, and whoever replies may send anything."""
     envelopes: list[bytes] = []
+    answering: set[int] = set()
     refusing: set[int] = set()
     for reply in replies:
         if not reply.has_content():
             log.warning("SuperNode of message %s failed: %s", reply.metadata.reply_to_message_id, reply.error.reason)
             continue
-        answer = reply.content.config_records["answer"]
-        envelopes.extend(answer["envelopes"])  # type: ignore[arg-type]
-        refusing.update(answer["refusing_nodes"])  # type: ignore[arg-type]
-    return envelopes, frozenset(refusing)
+        answer = reply.content.config_records.get("answer", ConfigRecord())
+        envelopes.extend(item for item in _list_of(answer, "envelopes") if isinstance(item, bytes))
+        answering.update(item for item in _list_of(answer, "nodes") if isinstance(item, int))
+        refusing.update(item for item in _list_of(answer, "refusing_nodes") if isinstance(item, int))
+    return _Answers(envelopes=envelopes, answering=frozenset(answering), refusing=frozenset(refusing))
+
+
+def _list_of(answer: ConfigRecord, key: str) -> list[object]:
+    """Return a list of a reply, empty if there is none."""
+    value = answer.get(key)
+    return list(value) if isinstance(value, list) else []

@@ -5,6 +5,7 @@ Shapes: N admitted nodes, P parameters.
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nerv_fl.config import RunConfig
 from nerv_fl.errors import CheckpointError
 from nerv_fl.files import write_atomically
 from nerv_fl.sealing import (
@@ -20,8 +22,10 @@ from nerv_fl.sealing import (
     OpeningKey,
     VerifyKey,
     decode_update,
+    largest_envelope_bytes,
     open_envelope,
     read_header,
+    update_size_bytes,
 )
 from nerv_fl.strategy.aggregate import Vector
 
@@ -42,6 +46,11 @@ class Admitted:
     refused: Mapping[str, int]
     faults: Mapping[int, str]
 
+    @property
+    def heard(self) -> frozenset[int]:
+        """Nodes that are proven to have answered, validly or not."""
+        return frozenset({*self.nodes, *self.faults})
+
 
 class AdmissionLog:
     """Which envelope was first for (round, node): kept on disk, so that a restart cannot be used to send a second one.
@@ -60,10 +69,10 @@ class AdmissionLog:
         return digest is None or digest == hashlib.sha256(envelope).hexdigest()
 
     def record(self, round_number: int, admitted: Mapping[int, bytes]) -> None:
-        """Remember a round's envelopes; older rounds are forgotten, since their context no longer opens."""
-        self._digests = {
-            f"{round_number}/{node}": hashlib.sha256(envelope).hexdigest() for node, envelope in admitted.items()
-        }
+        """Remember a round's envelopes; other rounds are forgotten, since their context no longer opens."""
+        kept = {key: digest for key, digest in self._digests.items() if key.startswith(f"{round_number}/")}
+        fresh = {f"{round_number}/{node}": hashlib.sha256(item).hexdigest() for node, item in admitted.items()}
+        self._digests = kept | fresh
         write_atomically(self._path, json.dumps(self._digests, indent=1, sort_keys=True).encode())
 
 
@@ -78,12 +87,11 @@ def open_round(
     opening_key: OpeningKey,
     log: AdmissionLog,
     num_parameters: int,
-    max_size_bytes: int,
+    max_norm: float,
 ) -> Admitted:
     """Open a round's envelopes.
 
-    A refusal never stops the round. Reasons are those of the sealing package, and "not-in-cohort", "duplicate" and
-    "not-finite".
+    A refusal never stops the round. Reasons are those of `nerv_fl.sealing.refusal`.
 
     Args:
         envelopes: Sealed updates, in any order.
@@ -95,8 +103,9 @@ def open_round(
         opening_key: The enclave's private key.
         log: The first envelopes so far.
         num_parameters: P.
-        max_size_bytes: Largest envelope that is read.
+        max_norm: Largest L2 norm of an update: a longer one could drown or overflow a coalition without it.
     """
+    max_size_bytes = largest_envelope_bytes(update_size_bytes(num_parameters))
     updates: dict[int, Vector] = {}
     accepted: dict[int, bytes] = {}
     refused: Counter[str] = Counter()
@@ -110,7 +119,7 @@ def open_round(
             payload = open_envelope(
                 envelope, expected=context, roster=roster, opening_key=opening_key, max_size_bytes=max_size_bytes
             )
-            updates[node] = _finite(decode_update(payload, num_parameters=num_parameters))
+            updates[node] = _sane(decode_update(payload, num_parameters=num_parameters), max_norm=max_norm)
             accepted[node] = envelope
         except EnvelopeRefused as refusal:
             refused[refusal.reason] += 1
@@ -120,6 +129,17 @@ def open_round(
     nodes = tuple(sorted(updates))
     stacked_NP = np.stack([updates[node] for node in nodes]) if nodes else np.zeros((0, num_parameters), np.float32)
     return Admitted(nodes=nodes, updates_NP=stacked_NP, refused=dict(sorted(refused.items())), faults=faults)
+
+
+def largest_honest_norm(config: RunConfig, num_parameters: int) -> float:
+    """Return the largest L2 norm that an update may have: `max_update_norms` times an honest one's.
+
+    An honest update is at most eta (C + sigma C sqrt(P) / (q n)) a local step, up to the spread of the batch's size.
+    """
+    training, privacy = config.training, config.privacy
+    noise = privacy.sigma * math.sqrt(num_parameters) / training.expected_batch
+    honest = training.local_steps * training.learning_rate * privacy.clip * (1 + noise)
+    return config.server.max_update_norms * honest
 
 
 def _require_turn(
@@ -141,10 +161,15 @@ def _require_turn(
         )
 
 
-def _finite(update_P: Vector) -> Vector:
+def _sane(update_P: Vector, *, max_norm: float) -> Vector:
     if not np.isfinite(update_P).all():
         wrong = int((~np.isfinite(update_P)).sum())
         raise EnvelopeRefused(f"update has {wrong} numbers that are not finite", "not-finite", attributable=True)
+    norm = float(np.linalg.norm(update_P.astype(np.float64)))
+    if norm > max_norm:
+        raise EnvelopeRefused(
+            f"update has the norm {norm:g}, expected at most {max_norm:g}", "too-long", attributable=True
+        )
     return update_P
 
 

@@ -6,7 +6,6 @@ Shapes: N admitted nodes, P parameters.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nerv_fl.models.evaluate import EncoderMeasures
 from nerv_fl.records import GateSummary, Homomorphism, NodeCounts, ShapleySummary, ValueSummary
 from nerv_fl.strategy.aggregate import OptimizerState, Vector
 
@@ -67,10 +66,9 @@ class RoundOutcome:
         theta_P: The encoder that stands afterwards.
         optimizer: The optimiser state that stands afterwards.
         homomorphism: Bound test of the candidate, or None if there was none.
-        before: Certify measures of the encoder before, or None.
-        after: The same of the candidate.
         gate: P-value and ratios.
         values: A value for each admitted node; empty if rejected.
+        heard: Nodes that are proven to have answered.
         faults: Refusal reason of each node whose fault its own signature proves.
         nodes: Counts.
         shapley: How it was valued.
@@ -85,10 +83,9 @@ class RoundOutcome:
     theta_P: Vector
     optimizer: OptimizerState
     homomorphism: Homomorphism | None
-    before: EncoderMeasures | None
-    after: EncoderMeasures | None
     gate: GateSummary
     values: tuple[NodeValue, ...]
+    heard: frozenset[int]
     faults: Mapping[int, str]
     nodes: NodeCounts
     shapley: ShapleySummary

@@ -189,7 +189,7 @@ def update_reputation(reputation: float, *, ci_low: float, ci_high: float, confi
 
 
 def penalise(reputation: float, config: RewardsConfig) -> float:
-    """Return the reputation after a fault that can be laid at the node's door, such as a replayed or altered envelope.
+    """Return the reputation after a fault that can be laid at the node's door, such as an update that is not finite.
 
         R <- R * (1 - fault_penalty)
 

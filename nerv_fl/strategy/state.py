@@ -60,7 +60,7 @@ class FederationState:
 
         Args:
             outcome: What the enclave said.
-            trained: Nodes that were asked and did not say that they refused.
+            trained: Nodes that may have spent privacy: asked, and not said to have refused, or heard.
             rewards: Reputation and confidence settings.
 
         Guarantees:

@@ -20,7 +20,7 @@ from nerv_fl.strategy.aggregate import (
 from nerv_fl.strategy.clones import MergedPlayers
 from nerv_fl.strategy.gate import Candidate, Evaluator, search_step
 from nerv_fl.strategy.outcome import RoundInput
-from nerv_fl.strategy.valuation import RoundGame
+from nerv_fl.strategy.valuation import RoundGame, is_exact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,8 @@ class ServerStep:
 
     def game(self, evaluator: Evaluator, config: RunConfig) -> RoundGame:
         """Return the game whose players are the contributions to this step."""
+        settings = config.valuation
+        exact = is_exact(len(self.shares_NP), config=config)
         return RoundGame(
             self.direction,
             self.shares_NP,
@@ -50,6 +52,7 @@ class ServerStep:
             candidate=self.candidate,
             evaluator=evaluator,
             config=config,
+            num_examples=settings.audit_samples if exact else settings.gradient_samples,
         )
 
 

@@ -7,15 +7,17 @@ The step s, Adam's moments m and preconditioner P are held as the whole cohort l
 x_empty what momentum and g reach alone, which is reported and paid to nobody. Absent nodes are zero updates (the
 `fixed` game), so a free rider is worth exactly 0.
 
-Up to `valuation.exact_max_nodes` players every coalition is evaluated; beyond that each value is the midpoint
-surrogate phi_i = <grad U((x_empty + x_N) / 2), s P c (1 - beta1) w_i u_i / W_all>, one gradient, exact for a game
-quadratic in the updates, with coalition evaluations auditing it and widening the intervals. Each x_C has its origin
-moved to mean V = 0, as the candidate has; no data loss sees that.
+Up to `valuation.exact_max_nodes` players every coalition is evaluated, on `valuation.audit_samples`; beyond that each
+value is the midpoint surrogate phi_i = <grad U((x_empty + x_N) / 2), s P c (1 - beta1) w_i u_i / W_all>, one
+gradient, exact for a game quadratic in the updates, with coalition evaluations auditing it and widening the
+intervals. Each x_C has its origin moved to mean V = 0, as the candidate has; no residual and no transfer's delta
+changes by that.
 
 Shapes: M coalitions, N players, K search samples, P parameters.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -24,6 +26,9 @@ from nerv_fl.models.evaluate import FloatArray
 from nerv_fl.strategy.aggregate import LINEAR_RULES, Direction, Vector, aggregate
 from nerv_fl.strategy.gate import SEARCH, Candidate, Evaluator, one_step_per_chain
 from nerv_fl.strategy.shapley import MaskArray, ShapleyResult, estimate_exact, estimate_surrogate
+
+COALITIONS_AT_ONCE: Final = 32
+"""Candidates that stand in memory together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,7 @@ class RoundGame:
         candidate: The accepted candidate.
         evaluator: The held-out pools.
         config: The run's settings.
+        num_examples: K.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class RoundGame:
         candidate: Candidate,
         evaluator: Evaluator,
         config: RunConfig,
+        num_examples: int,
     ) -> None:
         self._direction = direction
         self._contributions_NP = contributions_NP
@@ -63,7 +70,7 @@ class RoundGame:
         self._candidate = candidate
         self._evaluator = evaluator
         self._config = config
-        self._ids = one_step_per_chain(np.arange(config.valuation.gradient_samples), evaluator.num_steps())
+        self._ids = one_step_per_chain(np.arange(num_examples), evaluator.num_steps())
         self.empty_P = self._weights(np.zeros(self.num_players, dtype=np.bool_))
         self.empty_loss_K = evaluator.measure([self.empty_P], SEARCH, self._ids)[0].loss_B
 
@@ -89,9 +96,11 @@ class RoundGame:
 
     def per_example(self, masks_MN: MaskArray, *, num_examples: int) -> FloatArray:
         """Return the utility of each coalition on each of the first samples, float64 (M, num_examples)."""
-        thetas = [self._weights(mask_N) for mask_N in masks_MN]
-        measures = self._evaluator.measure(thetas, SEARCH, self._ids[:num_examples])
-        return np.stack([self.empty_loss_K[:num_examples] - item.loss_B for item in measures])
+        losses: list[FloatArray] = []
+        for start in range(0, len(masks_MN), COALITIONS_AT_ONCE):
+            thetas = [self._weights(mask_N) for mask_N in masks_MN[start : start + COALITIONS_AT_ONCE]]
+            losses += [item.loss_B for item in self._evaluator.measure(thetas, SEARCH, self._ids[:num_examples])]
+        return self.empty_loss_K[:num_examples] - np.stack(losses)
 
     def first_order(self) -> FloatArray:
         """Return the midpoint surrogate's values by sample, float64 (K, N)."""
@@ -105,6 +114,17 @@ class RoundGame:
         return self._evaluator.centred(self._direction.candidate(aggregate_P, step=self._candidate.step))
 
 
+def is_exact(num_players: int, *, config: RunConfig) -> bool:
+    """Return whether every coalition of so many players is evaluated."""
+    settings = config.valuation
+    few = num_players <= settings.exact_max_nodes
+    return (
+        settings.method == "exact"
+        or (settings.method == "auto" and few)
+        or config.server.aggregation not in LINEAR_RULES
+    )
+
+
 def value_round(game: RoundGame, *, config: RunConfig, round_number: int) -> Valuation:
     """Return the Shapley values of a round's players.
 
@@ -114,8 +134,7 @@ def value_round(game: RoundGame, *, config: RunConfig, round_number: int) -> Val
         round_number: Names the audit's random stream.
     """
     settings = config.valuation
-    exact = settings.method == "exact" or (settings.method == "auto" and game.num_players <= settings.exact_max_nodes)
-    if exact or config.server.aggregation not in LINEAR_RULES:
+    if is_exact(game.num_players, config=config):
         result = estimate_exact(
             lambda masks_MN: game.per_example(masks_MN, num_examples=game.num_examples),
             game.num_players,

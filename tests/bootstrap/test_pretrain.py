@@ -142,8 +142,9 @@ def test_private_gradient_is_clipped_and_noisy(
     """With plain steps in place of AdamW's and no data-free terms, a step moves by noise of std 0.5 / 2."""
     monkeypatch.setattr(torch.optim, "AdamW", plain_steps)
     monkeypatch.setattr(pretrain_module, "_evaluate", last_always_wins)
-    config = make_config(replace(SETTINGS, batch_size=2, learning_rate=1.0, warmup_steps=0, dp=True))
-    config = replace(config, server=replace(config.server, spread_weight=0.0, size_weight=0.0))
+    config = make_config(
+        replace(SETTINGS, batch_size=2, learning_rate=1.0, warmup_steps=0, dp=True, spread_weight=0.0, size_weight=0.0)
+    )
     thetas = []
     for steps in (0, 1):
         changed = replace(config, bootstrap=replace(config.bootstrap, steps=steps))

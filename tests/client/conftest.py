@@ -20,7 +20,7 @@ from nerv_fl.sealing import Context, decode_update, open_envelope
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.store import LedgerFile
 from nerv_fl.strategy.aggregate import Vector
-from nerv_fl.strategy.identity import EnclaveIdentity
+from nerv_fl.strategy.identity import EnclaveIdentity, own_code_hash
 from simulations.engine import host_settings
 from tests.federation.tiny_run import change_settings, copy_run, num_parameters
 
@@ -81,6 +81,7 @@ class Field:
             samples=changes.get("samples", (number * 128, (number + 1) * 128)),
             config=self.folder.config,
             vendor_root=changes.get("vendor_root", self.identity.vendor_root),
+            code_hash=changes.get("code_hash", own_code_hash()),
             simulated=simulated,
         )
 

@@ -80,7 +80,7 @@ def test_the_reply_holds_envelopes_and_nothing_else_of_the_data(field: Field) ->
 
     assert list(reply.content) == ["answer"]
     assert reply.content.config_records.keys() == {"answer"}
-    assert reply.content.config_records["answer"].keys() == {"nodes", "envelopes", "refusing_nodes", "refusals"}
+    assert reply.content.config_records["answer"].keys() == {"envelopes", "refusing_nodes"}
     answer = answer_of(reply)
     assert answer.nodes == COHORT[1::2]
     assert (answer.refusing_nodes, answer.refusals) == ([], [])

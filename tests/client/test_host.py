@@ -8,15 +8,15 @@ import pytest
 from datagen.ledger import generate_ledger
 from nerv_fl.client.host import NodeHost, node_folder, resident_host
 from nerv_fl.config import Flat
-from nerv_fl.errors import DataError
+from nerv_fl.errors import ConfigError, DataError
 from tests.client.conftest import Field
 
 
 def test_each_node_answers_for_itself(field: Field) -> None:
-    envelopes, refusals = field.host().answer(field.order(), [1, 4, 6])
+    envelopes, refusing = field.host().answer(field.order(), [1, 4, 6])
 
     assert list(envelopes) == [1, 4, 6]
-    assert refusals == {}
+    assert refusing == ()
     updates_NP = [field.opened(envelope, node) for node, envelope in envelopes.items()]
     assert not np.array_equal(updates_NP[0], updates_NP[1])
 
@@ -37,15 +37,10 @@ def test_one_nodes_failure_is_not_anothers(field: Field) -> None:
     spending.write_text("[]")
     (field.folder.node(5) / "signing.key").unlink()
 
-    envelopes, refusals = field.host().answer(field.order(), [0, 1, 4, 5, 6])
+    envelopes, refusing = field.host().answer(field.order(), [0, 1, 4, 5, 6])
 
     assert list(envelopes) == [0, 6]
-    assert refusals.keys() == {1, 4, 5}
-    assert refusals[1] == (
-        f"SealError: {field.folder.node(1) / 'signing.key'} does not begin with 'nerv_fl ML-DSA-65 private key'"
-    )
-    assert refusals[4].startswith(f"PrivacyError: {spending} is not a spending ledger ")
-    assert refusals[5].startswith("SealError: ")
+    assert refusing == (1, 4, 5)
 
 
 def test_a_full_disk_is_the_nodes_own_failure(field: Field) -> None:
@@ -54,22 +49,25 @@ def test_a_full_disk_is_the_nodes_own_failure(field: Field) -> None:
         path.unlink()
     folder.rmdir()
 
-    envelopes, refusals = field.host().answer(field.order(), [0, 4])
+    envelopes, refusing = field.host().answer(field.order(), [0, 4])
 
     assert list(envelopes) == [0]
-    assert refusals[4].startswith("FileNotFoundError: ")
+    assert refusing == (4,)
 
 
-def test_what_is_not_our_own_error_is_not_hidden(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
-    host = field.host()
+def test_why_a_node_refused_is_logged_and_does_not_leave(field: Field, caplog: pytest.LogCaptureFixture) -> None:
+    (field.folder.node(4) / "sent.json").write_text("{")
 
-    def broken(_number: int) -> None:
-        raise ZeroDivisionError
+    _, refusing = field.host().answer(field.order(), [4])
 
-    monkeypatch.setattr(host, "_node", broken)
+    assert refusing == (4,)
+    assert "sent.json is damaged" in caplog.text
 
-    with pytest.raises(ZeroDivisionError):
-        host.answer(field.order(), [0])
+
+@pytest.mark.parametrize("floor", [0.0, -1.0, float("nan"), 2.0])
+def test_floor_that_would_break_the_loss_is_refused(field: Field, floor: float) -> None:
+    with pytest.raises(ConfigError, match=r"^movement_floor is .*, expected a number in \(0, 1\.0\]$"):
+        NodeHost(field.settings, movement_floor=floor)
 
 
 def test_ledger_of_another_account_number(field: Field, tmp_path: Path) -> None:

@@ -144,7 +144,9 @@ def test_past_its_budget_it_refuses_and_keeps_its_update(make_field: Callable[[F
     order = field.order()
     field.answer(3, order)
 
-    with pytest.raises(PrivacyError, match=r"^epsilon after round 2 would be 1\d\.\d\d\d at delta 1e-05 .* at most 10$"):
+    with pytest.raises(
+        PrivacyError, match=r"^epsilon after round 2 would be 1\d\.\d\d\d at delta 1e-05 .* at most 10$"
+    ):
         field.answer(3, field.moved(order, round_number=2))
     assert len(spent(field, 3)) == 1
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn, optim
 from nerv_fl.client.privacy import Mechanism, epsilon_of, private_optimizer
 from nerv_fl.config import PrivacyConfig
 from nerv_fl.errors import ConfigError
-from nerv_fl.rng import torch_stream
+from nerv_fl.rng import Source, stream
 
 DELTA = 1e-5
 PRIVACY = PrivacyConfig()
@@ -94,10 +94,10 @@ class Bench:
         self.optimizer.zero_grad()
         return taken
 
-    def noisy_sum(self, gradients_KP: Tensor, generator: torch.Generator) -> Tensor:
+    def noisy_sum(self, gradients_KP: Tensor, generator: Source) -> Tensor:
         """Return what a step moves the weights by, times the expected batch: S plus noise."""
         self.feed(gradients_KP)
-        self.optimizer.generator = generator
+        self.optimizer.noise = generator
         self.optimizer.pre_step()
         taken = torch.cat(
             [parameter.grad.reshape(-1) for parameter in self.model.parameters() if parameter.grad is not None]
@@ -147,7 +147,7 @@ def test_small_gradients_are_not_changed() -> None:
 def noise(seed: int, *path: int | str) -> Tensor:
     """Return the noise of many steps on an empty batch."""
     bench = Bench()
-    generator = torch_stream(seed, *path)
+    generator = stream(seed, *path)
     return torch.cat([bench.noisy_sum(torch.zeros(0, bench.size), generator) for _ in range(300)])
 
 
@@ -183,12 +183,15 @@ def test_denominator_is_the_expected_batch_whatever_was_drawn() -> None:
         bench = Bench(expected_batch=5)
         drawn_KP = gradients(num_records, bench.size, scale=0.01)
         bench.feed(drawn_KP)
-        bench.optimizer.generator = torch_stream(3)
+        bench.optimizer.noise = stream(3)
         bench.optimizer.pre_step()
         step_P = torch.cat([item.grad.reshape(-1) for item in bench.model.parameters() if item.grad is not None])
-        generator = torch_stream(3)
+        generator = stream(3)
         noise_P = torch.cat(
-            [0.5 * torch.randn(item.shape, generator=generator).reshape(-1) for item in bench.model.parameters()]
+            [
+                0.5 * torch.from_numpy(generator.standard_normal(tuple(item.shape))).float().reshape(-1)
+                for item in bench.model.parameters()
+            ]
         )
         torch.testing.assert_close(step_P, (drawn_KP.sum(dim=0) + noise_P) / 5)
 
@@ -229,7 +232,7 @@ def audited_mu(bench: Bench, *, num_runs: int = 800) -> float:
     absent = bench.clipped_sum(others_KP) @ direction_P
     present = bench.clipped_sum(with_canary_KP) @ direction_P
     threshold = (absent + present) / 2
-    generator = torch_stream(9, "audit")
+    generator = stream(9, "audit")
     guesses = [
         [bool(bench.noisy_sum(batch_KP, generator) @ direction_P > threshold) for _ in range(num_runs)]
         for batch_KP in (others_KP, with_canary_KP)

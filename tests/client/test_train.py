@@ -15,7 +15,7 @@ from nerv_fl.client.train import Trainer
 from nerv_fl.config import PrivacyConfig, TrainingConfig
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.losses import sample_losses
-from nerv_fl.rng import torch_stream
+from nerv_fl.rng import stream
 from nerv_fl.store import LedgerFile
 from tests.client.training import (
     FLOOR,
@@ -150,6 +150,6 @@ def test_failed_update_leaves_nothing_for_the_next_node(
     with monkeypatch.context() as patch:
         patch.setattr(train, "sample_losses", failing)
         with pytest.raises(MemoryError, match="planted"):
-            trainer.update(theta, ledger, samples=(0, 12), streams=rigged(Always(), torch_stream(1)))
+            trainer.update(theta, ledger, samples=(0, 12), streams=rigged(Always(), stream(1)))
     found = trainer.update(theta, ledger, samples=setting.samples, streams=make_streams())
     assert torch.equal(found, setting.update(theta, ledger))

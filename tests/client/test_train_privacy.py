@@ -16,7 +16,7 @@ from torch import Tensor
 from nerv_fl.client import train
 from nerv_fl.client.train import Streams, Trainer
 from nerv_fl.config import TrainingConfig
-from nerv_fl.rng import torch_stream
+from nerv_fl.rng import stream
 from nerv_fl.store import LedgerFile
 from tests.client.training import Always, Never, Setting, draw_theta, make_streams, open_ledger, rigged
 
@@ -41,14 +41,14 @@ def noise_of(theta: Tensor, ledger: LedgerFile, streams: Streams, *, learning_ra
 
 
 def test_empty_batch_still_steps_with_the_whole_noise(theta: Tensor, ledger: LedgerFile) -> None:
-    noise = noise_of(theta, ledger, rigged(Never(), torch_stream(3)))
+    noise = noise_of(theta, ledger, rigged(Never(), stream(3)))
     ratio = float(noise.double().square().sum()) / 0.5**2
     assert chi2.ppf(0.0005, len(theta)) < ratio < chi2.ppf(0.9995, len(theta))
 
 
 def test_noise_of_a_full_batch_has_its_standard_deviation(theta: Tensor, ledger: LedgerFile) -> None:
     """Two draws of noise on the same records: their difference has twice the variance."""
-    first, second = (noise_of(theta, ledger, rigged(Always(), torch_stream(seed))) for seed in (3, 4))
+    first, second = (noise_of(theta, ledger, rigged(Always(), stream(seed))) for seed in (3, 4))
     ratio = float((first - second).double().square().sum()) / (2 * 0.5**2)
     assert chi2.ppf(0.0005, len(theta)) < ratio < chi2.ppf(0.9995, len(theta))
 
@@ -85,7 +85,7 @@ def fixed_masks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def scaled_sum(trainer: Trainer, theta: Tensor, ledger: LedgerFile, *, stop: int, noise: int) -> Tensor:
     """Return S + noise of the records 0 to stop, all drawn."""
-    return -8 * trainer.update(theta, ledger, samples=(0, stop), streams=rigged(Always(), torch_stream(noise)))
+    return -8 * trainer.update(theta, ledger, samples=(0, stop), streams=rigged(Always(), stream(noise)))
 
 
 @pytest.mark.usefixtures("fixed_masks")
@@ -122,7 +122,7 @@ def audited_mu(trainer: Trainer, theta: Tensor, ledger: LedgerFile, *, num_runs:
 
 
 def noise_alone(trainer: Trainer, theta: Tensor, ledger: LedgerFile) -> Tensor:
-    return -8 * trainer.update(theta, ledger, samples=(0, 1), streams=rigged(Never(), torch_stream(0)))
+    return -8 * trainer.update(theta, ledger, samples=(0, 1), streams=rigged(Never(), stream(0)))
 
 
 @pytest.mark.usefixtures("fixed_masks")

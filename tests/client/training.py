@@ -18,7 +18,7 @@ from nerv_fl.models.batch import draw_masks, make_batch
 from nerv_fl.models.encoder import Encoder, get_flat, set_flat
 from nerv_fl.models.losses import sample_losses
 from nerv_fl.models.presets import Preset
-from nerv_fl.rng import stream, torch_stream
+from nerv_fl.rng import Source, stream
 from nerv_fl.store import LedgerFile
 
 TINY = Preset(name="tiny", num_accounts=8, width=8, num_layers=1, num_heads=2, position_std=0.3, embedding_std=0.3)
@@ -45,7 +45,7 @@ def make_streams(*, round_number: int = 1, node: int = 0) -> Streams:
     return Streams(
         sampling=stream(7, "sampling", round_number, node),
         masks=stream(7, "masks", round_number, node),
-        noise=torch_stream(7, "noise", round_number, node),
+        noise=stream(7, "noise", round_number, node),
     )
 
 
@@ -63,7 +63,7 @@ class Always:
         return np.zeros(size)
 
 
-def rigged(sampling: Never | Always, noise: torch.Generator) -> Streams:
+def rigged(sampling: Never | Always, noise: Source) -> Streams:
     return Streams(sampling=sampling, masks=stream(1, "masks"), noise=noise)  # type: ignore[arg-type]
 
 
@@ -98,7 +98,7 @@ class Setting:
                 total += gradient * min(1.0, self.privacy.clip / float(gradient.norm()))
             std = self.privacy.sigma * self.privacy.clip
             noise = [
-                torch.normal(0.0, std, parameter.shape, generator=streams.noise).reshape(-1)
+                torch.from_numpy(std * streams.noise.standard_normal(tuple(parameter.shape))).float().reshape(-1)
                 for parameter in encoder.parameters()
             ]
             step = (total + torch.cat(noise)) / self.training.expected_batch

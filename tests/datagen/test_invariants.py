@@ -123,7 +123,8 @@ def test_blocks_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, v
         ),
         (
             both(put("counts", (0, 0), 3), put("counts", (0, 1), 0)),
-            "chain 0, step 1: the batch is empty or too large, expected 1 to 256",
+            "chain 0, step 1: its batch begins at transaction 3 and ends before 3, expected at least one transaction "
+            "of the file's 6",
         ),
         (
             both(put("counts", (0, 0), 1), put("counts", (0, 1), 2)),

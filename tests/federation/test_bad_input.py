@@ -90,7 +90,8 @@ def test_damaged_bootstrap(new_run: NewRun) -> None:
 
 def test_damaged_enclave_key(new_run: NewRun) -> None:
     folder = new_run()
-    folder.enclave.mkdir()
+    folder.enclave.mkdir(exist_ok=True)
+    (folder.enclave / "opening.key").unlink(missing_ok=True)
     (folder.enclave / "evidence.json").write_text("{}")
 
     with pytest.raises(SealError, match=r"opening\.key cannot be read as HPKE private key: FileNotFoundError$"):

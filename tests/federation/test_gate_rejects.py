@@ -59,9 +59,8 @@ def test_honest_updates_are_accepted(pretrained: Pretrained, judge: Decide) -> N
 
     assert outcome.accepted, outcome.reason
     assert outcome.step > 0
-    assert outcome.after is not None
-    assert outcome.before is not None
-    assert outcome.after.loss < outcome.before.loss
+    assert outcome.gate.p_value is not None
+    assert outcome.gate.p_value <= 0.05
 
 
 def test_learning_rate_0(pretrained: Pretrained, judge: Decide) -> None:

@@ -12,6 +12,7 @@ from nerv_fl.server import recorder
 from nerv_fl.server.app import serve
 from nerv_fl.server.checkpoint import save_state
 from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.monitor import Monitor
 from nerv_fl.strategy.nerv import NervStrategy
 from nerv_fl.strategy.state import FederationState
 from tests.federation.conftest import NewRun
@@ -124,13 +125,15 @@ def test_second_envelope_after_a_restart_is_a_duplicate(new_run: NewRun, monkeyp
     assert nodes.admitted == 5
 
 
-def test_finished_run_only_gets_its_report_again(new_run: NewRun) -> None:
+def test_finished_run_only_gets_its_report_again(new_run: NewRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above all its final pool is not opened a second time."""
     folder = new_run(**{"federation.num_rounds": 1})
     run_rounds(folder)
     report = folder.root / "report.html"
     before = [path.read_bytes() for path in (folder.rounds_path, folder.rewards_path, folder.manifest_path)]
     report.unlink()
     grid = make_grid(folder)
+    monkeypatch.setattr(Monitor, "final", interrupted)
 
     serve(grid, folder, num_supernodes=2)
 
@@ -139,7 +142,9 @@ def test_finished_run_only_gets_its_report_again(new_run: NewRun) -> None:
     assert before == [path.read_bytes() for path in (folder.rounds_path, folder.rewards_path, folder.manifest_path)]
 
 
-def test_final_pool_is_opened_once(new_run: NewRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_stopped_before_its_final_pool_opens_it_when_resumed(
+    new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = new_run(**{"federation.num_rounds": 1})
     monkeypatch.setattr(NervStrategy, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):

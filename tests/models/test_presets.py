@@ -44,7 +44,7 @@ with LedgerFile(path) as ledger:
     forward_s = time.perf_counter() - started
     training = TrainingConfig(expected_batch=1, learning_rate=1.0)
     trainer = Trainer(encoder, training=training, privacy=PrivacyConfig(), movement_floor=0.01)
-    streams = Streams(sampling=stream(1, "sampling"), masks=stream(1, "masks"), noise=torch_stream(1, "noise"))
+    streams = Streams(sampling=stream(1, "sampling"), masks=stream(1, "masks"), noise=stream(1, "noise"))
     started = time.perf_counter()
     update = trainer.update(theta, ledger, samples=(0, 1), streams=streams)
     step_s = time.perf_counter() - started

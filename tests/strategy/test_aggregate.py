@@ -48,7 +48,7 @@ def test_weights_are_capped_at_a_multiple_of_their_median() -> None:
 
 
 def test_clipped_mean_shortens_long_updates_and_leaves_short_ones() -> None:
-    config = ServerConfig(aggregation="clipped_mean", max_update_norm=1.0)
+    config = ServerConfig(aggregation="clipped_mean", clip_norm=1.0)
     updates_NP = np.array([[3, 4], [0.3, 0.4], [0, 0]], dtype=np.float32)
 
     shares_NP = contributions(updates_NP, np.ones(3), config=config)

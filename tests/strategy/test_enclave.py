@@ -17,6 +17,8 @@ P = 6
 ORIGIN = np.zeros(P, dtype=np.float32)
 OPTIMUM = np.array([0.3, -0.2, 0.1, 0.4, -0.1, 0.2], dtype=np.float32)
 SETTINGS: Flat = {
+    "federation.num_nodes": 12,
+    "federation.cohort_size": 12,
     "server.optimizer": "momentum",
     "server.beta1": 0.0,
     "server.learning_rate": 1.0,
@@ -183,16 +185,22 @@ def test_clones_are_one_player_and_share_its_value(tmp_path: Path) -> None:
 def test_the_data_free_direction_moves_the_encoder_and_is_paid_to_nobody(tmp_path: Path) -> None:
     pools = QuadraticPools(OPTIMUM, free_P=np.asarray(0.05 * OPTIMUM, dtype=np.float32))
 
-    outcome = judged(dict.fromkeys(range(3), ORIGIN), tmp_path, pools=pools)
+    outcome = judged(dict.fromkeys(range(3), ORIGIN), tmp_path / "whole", pools=pools, **{"server.max_free_norm": 1.0})
 
     assert outcome.accepted
     assert np.allclose(outcome.theta_P, 4 * 0.05 * OPTIMUM)
     assert {item.value for item in outcome.values} == {0.0}
+    short = judged(dict.fromkeys(range(3), ORIGIN), tmp_path / "cut", pools=pools, **{"server.max_free_norm": 0.01})
+    assert np.linalg.norm(short.theta_P) == pytest.approx(4 * 0.01)
 
 
 def test_noise_on_the_mean_belongs_to_no_node(tmp_path: Path) -> None:
     """The empty coalition holds it too, so free riders stay at 0 under it."""
-    outcome = judged({**towards(0, 1, 2), 3: ORIGIN}, tmp_path, **{"server.mean_noise_std": 0.01})
+    outcome = judged(
+        {**towards(0, 1, 2), 3: ORIGIN},
+        tmp_path,
+        **{"server.mean_noise_std": 0.01, "server.aggregation": "clipped_mean"},
+    )
 
     assert outcome.accepted
     assert outcome.values[3].value == 0.0

@@ -47,7 +47,7 @@ def opened(envelopes: list[bytes], log: AdmissionLog, *, round_number: int = 3, 
         opening_key=OPENING,
         log=log,
         num_parameters=P,
-        max_size_bytes=8000,
+        max_norm=100.0,
     )
 
 

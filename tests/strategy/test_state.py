@@ -40,10 +40,9 @@ def outcome(*values: NodeValue, accepted: bool = True, faults: dict[int, str] | 
         if accepted
         else OptimizerState.empty(3),
         homomorphism=None,
-        before=None,
-        after=None,
         gate=GateSummary(p_value=None, relative_drift=None, rank_ratio=None),
         values=values,
+        heard=frozenset(faults or {}),
         faults=faults or {},
         nodes=NodeCounts(sampled=6, heard=6, admitted=len(values), refused={}, clones=0),
         shapley=ShapleySummary(method="exact", evaluations=1, se_max=None, stop=""),

@@ -61,7 +61,15 @@ def make_game(
     )
     candidate = search_step(direction, aggregate_P, evaluator=pools, config=config.gate)
     assert candidate.step > 0
-    return RoundGame(direction, shares_NP, noise_P=noise_P, candidate=candidate, evaluator=pools, config=config)
+    return RoundGame(
+        direction,
+        shares_NP,
+        noise_P=noise_P,
+        candidate=candidate,
+        evaluator=pools,
+        config=config,
+        num_examples=config.valuation.gradient_samples,
+    )
 
 
 @pytest.fixture(scope="module")

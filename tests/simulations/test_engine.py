@@ -1,0 +1,67 @@
+"""The same rounds through Flower's own simulation on Ray, each in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nerv_fl.records import read_rewards
+from nerv_fl.server.folder import RunFolder
+from tests.federation.tiny_run import SETTINGS, Trace, copy_run, run_rounds
+
+ROOT = Path(__file__).parents[2]
+
+
+def simulate(out: Path, **settings: object) -> str:
+    """Go on with a prepared run through Ray, and return what the command printed."""
+    overrides = [
+        word
+        for key, value in (SETTINGS | settings).items()
+        for word in ("--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}")
+    ]
+    command = [sys.executable, "-m", "simulations", "quickstart", "--out", str(out), "--resume", *overrides]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def test_ray_gives_what_the_rounds_give_without_it(tmp_path: Path) -> None:
+    settings = {"federation.num_rounds": 1, "simulation.actors": 2}
+    through_ray = copy_run(tmp_path / "ray", **settings)
+    in_process = copy_run(tmp_path / "in-process", **settings)
+
+    printed = simulate(through_ray.root, **settings)
+    run_rounds(in_process)
+
+    assert Trace.of(through_ray) == Trace.of(in_process)
+    assert printed.splitlines()[-1] == str(through_ray.root / "report.html")
+    assert "round 1: loss " in printed
+    for name in ("config.toml", "manifest.json", "rounds.jsonl", "rewards.csv", "report.html", "checkpoint/latest"):
+        assert (through_ray.root / name).stat().st_size > 0
+    assert "final" in through_ray.read_manifest()
+
+
+@pytest.mark.slow
+def test_one_and_two_actors_give_the_same_models_values_and_payouts(tmp_path: Path) -> None:
+    folders = [copy_run(tmp_path / f"{actors}-actors", **{"simulation.actors": actors}) for actors in (1, 2)]
+
+    for actors, folder in enumerate(folders, 1):
+        simulate(folder.root, **{"simulation.actors": actors})
+
+    one, two = (Trace.of(folder) for folder in folders)
+    assert one == two
+    assert len(one.rounds) == 4
+    assert any(accepted for number, accepted, *_ in one.rounds if number)
+    assert any(row.payout_nano for row in read_rewards(folders[0].rewards_path))
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_report(tmp_path: Path) -> None:
+    """Preparation included, with two enclave processes beside two actors."""
+    out = tmp_path / "run"
+
+    simulate(out, **{"federation.num_rounds": 2, "simulation.actors": 2, "enclave.workers": 2})
+
+    assert [record.round for record in RunFolder(out).rounds()] == [0, 1, 2]
+    assert (out / "report.html").exists()
