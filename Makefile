@@ -52,7 +52,7 @@ test-full: lint ## The same, and the slow tests
 	$(PY) -m pytest -m "slow or not slow"
 
 bench: $(STAMP) ## Run the benchmarks, each against its baseline
-	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(PY) "$$file"; done
+	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(PY) -m "benchmarks.$$(basename $$file .py)"; done
 
 clean: ## Remove .venv and the caches, never a run
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

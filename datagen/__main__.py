@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "ledger", help="write a ledger file", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     ledger.add_argument("--out", type=Path, required=True, help="HDF5 file to write")
-    ledger.add_argument("--chains", type=int, default=4096, help="number of chains")
+    ledger.add_argument("--chains", type=int, default=1024, help="number of chains")
     ledger.add_argument("--steps", type=int, default=8, help="batches of each chain")
     ledger.add_argument("--accounts", type=int, default=64, help="accounts of a shard")
     ledger.add_argument("--max-transactions", type=int, default=16, help="largest batch")

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from datagen.measures import Measures
+from nerv_fl.arrays import BoolArray, IntArray
 from nerv_fl.errors import DataError
-from nerv_fl.ledger import BUCKET_EDGES, BURN, MAX_BATCH, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER, IntArray, tokens
+from nerv_fl.ledger import BUCKET_EDGES, BURN, MAX_BATCH, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER, tokens
 from nerv_fl.store import LedgerFile
 from nerv_fl.store.samples import ChainBlock, ContentDigest
-
-BoolArray = npt.NDArray[np.bool_]
 
 BLOCK_VALUES: Final = 2**20
 SMALL_LEDGER: Final = 64

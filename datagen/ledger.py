@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from datagen.roles import PROFILES, Cast, draw_cast, role_starts
 from nerv_fl import rng
+from nerv_fl.arrays import FloatArray, IntArray
 from nerv_fl.checks import in_range, one_of
-from nerv_fl.ledger import BURN, MAX_BATCH, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER, IntArray
+from nerv_fl.ledger import BURN, MAX_BATCH, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER
 from nerv_fl.store import ChainBlock, LedgerInfo, write_ledger
 
 GENERATOR: Final = "datagen.ledger/1"
@@ -211,7 +212,7 @@ class _Shards:
 
 
 def _draw_accounts(
-    stream: np.random.Generator, *, cast: Cast, cumulative: npt.NDArray[np.float64], shape: tuple[int, int, int]
+    stream: np.random.Generator, *, cast: Cast, cumulative: FloatArray, shape: tuple[int, int, int]
 ) -> IntArray:
     """Draw accounts, first the role, then its member, the earlier in the registry the likelier: [S, J, C]."""
     num_accounts = cast.position.shape[1]

@@ -6,13 +6,11 @@ Shapes: C chains of a block, S steps, A accounts, M = C * S batches, K buckets.
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from datagen.roles import num_rich
-from nerv_fl.ledger import NUM_BUCKETS, IntArray, bucket
+from nerv_fl.arrays import BoolArray, FloatArray, IntArray
+from nerv_fl.ledger import NUM_BUCKETS, bucket
 from nerv_fl.store.samples import ChainBlock
-
-FloatArray = npt.NDArray[np.float64]
 
 SMOOTHING: Final = 0.1
 
@@ -64,7 +62,7 @@ class Measures:
         self._moved: list[FloatArray] = []
         self._rich_shares: list[FloatArray] = []
 
-    def update(self, block: ChainBlock, *, changed: npt.NDArray[np.bool_]) -> None:
+    def update(self, block: ChainBlock, *, changed: BoolArray) -> None:
         """Add the next chains.
 
         Args:

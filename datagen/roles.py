@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from nerv_fl.ledger import MAX_SUPPLY_NANO, IntArray
-
-FloatArray = npt.NDArray[np.float64]
+from nerv_fl.arrays import FloatArray, IntArray
+from nerv_fl.ledger import MAX_SUPPLY_NANO
 
 PROFILES: Final = ("genesis", "live")
 MIN_SUPPLY_NANO: Final = 10**15

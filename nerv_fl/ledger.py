@@ -8,11 +8,10 @@ Shapes: A accounts, B samples, T = 1 + 2A tokens.
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from nerv_fl.arrays import BoolArray
+from nerv_fl.arrays import IntArray as IntArray  # noqa: PLC0414, the strategy and the server import it from here
 from nerv_fl.errors import DataError
-
-IntArray = npt.NDArray[np.int64]
 
 NANO_PER_NERV: Final = 10**9
 MAX_SUPPLY_NANO: Final = 10**16
@@ -73,7 +72,7 @@ def bucket(balances: IntArray) -> IntArray:
     return np.searchsorted(BUCKET_EDGES, balances, side="right").astype(np.int64)
 
 
-def tokens(balances: IntArray, *, masked: npt.NDArray[np.bool_] | None = None) -> IntArray:
+def tokens(balances: IntArray, *, masked: BoolArray | None = None) -> IntArray:
     """Return the token sequence of each state.
 
     Token 0 is CLS; then, for each account i, the token 1 + i and the token 1 + A + bucket(b_i). A masked balance is the

@@ -149,7 +149,7 @@ class RewardRow:
     """One line of `rewards.csv`: what a node's update was worth in a round, and what it was paid.
 
     `value`, `se` and the two-sided 95 % interval are in units of loss (nats); `reputation` is the one the payout used;
-    `flag` is empty, "clone", "invalid" or the reason of a refusal.
+    `flag` is empty, "clone" or the reason of a refusal.
     """
 
     round: int

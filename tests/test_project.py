@@ -45,7 +45,7 @@ RULES = {
         rf"numpy\.random\.(?!(Bit)?Generator$)({NUMPY_GENERATORS})", ("nerv_fl/rng.py",), SHIPPED
     ),
     "only the command line prints": Rule(r"print", ("nerv_fl/cli*", "*/__main__.py"), SHIPPED),
-    "only the store reads HDF5": Rule(r"h5py(\..*)?", ("nerv_fl/store/file.py",), SHIPPED),
+    "only the store reads HDF5": Rule(r"h5py(\..*)?", ("nerv_fl/store/file.py", "nerv_fl/store/writer.py"), SHIPPED),
     "only the apps, the strategy and the engine know Flower": Rule(
         r"flwr(\..*)?",
         (
@@ -187,6 +187,25 @@ def test_constraints_pin_every_dependency_within_its_bounds(pyproject: dict[str,
 @pytest.mark.parametrize("name", ["torch", "flwr", "opacus", "shap", "cryptography", "numpy", "ray", "typer", "rich"])
 def test_tested_versions_are_the_pinned_ones(name: str) -> None:
     assert f"{name}=={version(name).partition('+')[0]}\n" in (ROOT / "constraints.txt").read_text()
+
+
+@pytest.mark.parametrize("package", SHIPPED)
+def test_every_package_says_that_it_is_typed(package: str) -> None:
+    assert (ROOT / package / "py.typed").read_bytes() == b""
+
+
+def test_the_changelog_describes_this_version(pyproject: dict[str, object]) -> None:
+    sections = re.findall(r"^## \[(.+?)\]( - \d{4}-\d\d-\d\d)?$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert sections[0] == ("Unreleased", "")
+    assert sections[1][0] == project_table(pyproject, "project")["version"]
+    assert all(date for _, date in sections[1:])
+
+
+def test_an_array_type_has_one_home() -> None:
+    lines = [line for path in python_files(*SHIPPED) for line in path.read_text().splitlines()]
+    homes = [line.split()[0].rstrip(":") for line in lines if re.match(r"\w+Array(: TypeAlias)? = ", line)]
+    assert "IntArray" in homes
+    assert sorted(homes) == sorted(set(homes))
 
 
 def test_every_module_has_a_layer(pyproject: dict[str, object]) -> None:

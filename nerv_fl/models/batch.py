@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nerv_fl.ledger import IntArray, bucket, tokens
+from nerv_fl.arrays import BoolArray as BoolArray  # noqa: PLC0414, the server imports it from here
+from nerv_fl.arrays import FloatArray, IntArray
+from nerv_fl.ledger import bucket, tokens
 from nerv_fl.rng import stream
 from nerv_fl.store import Samples
-
-BoolArray = npt.NDArray[np.bool_]
 
 MIN_MASK_RATE = 0.15
 """Smallest share of masked balances; the rate is uniform from here to 1."""
@@ -106,7 +106,7 @@ def balance_weights(samples: Samples) -> npt.NDArray[np.float32]:
     return (balances_B2A / samples.supply_nano[:, None, None]).astype(np.float32)
 
 
-def movement(samples: Samples) -> npt.NDArray[np.float64]:
+def movement(samples: Samples) -> FloatArray:
     """Return |(b' - b) / T|_2 of each sample, float64 (B,): |sum delta| if V were orthonormal."""
     change_BA = (samples.after - samples.before) / samples.supply_nano[:, None]
     return np.asarray(np.linalg.norm(change_BA, axis=1), dtype=np.float64)

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nerv_fl.ledger import NUM_BUCKETS, IntArray, bucket
-from nerv_fl.models.batch import BoolArray, StateBatch
+from nerv_fl.arrays import BoolArray, IntArray
+from nerv_fl.arrays import FloatArray as FloatArray  # noqa: PLC0414, the strategy and the server import it from here
+from nerv_fl.ledger import NUM_BUCKETS, bucket
+from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.losses import masked_cross_entropy, sample_losses
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import beta
 
+from nerv_fl.arrays import BoolArray, FloatArray, IntArray
 from nerv_fl.errors import DataError
-from nerv_fl.ledger import NO_ACCOUNT, IntArray
+from nerv_fl.ledger import NO_ACCOUNT
 from nerv_fl.records import Homomorphism
 from nerv_fl.store import Batches, Samples
 
-FloatArray = npt.NDArray[np.float64]
 Number = TypeVar("Number", bound=np.generic)
 Float = TypeVar("Float", np.float32, np.float64)
 
@@ -47,7 +47,7 @@ class Numerator:
         low = self.low + other.low
         return Numerator(high=self.high + other.high + (low >> LOW_BITS), low=low & ((1 << LOW_BITS) - 1))
 
-    def differs(self, other: "Numerator") -> npt.NDArray[np.bool_]:
+    def differs(self, other: "Numerator") -> BoolArray:
         """Return where two numerators are not the same integer."""
         return np.asarray((self.high != other.high) | (self.low != other.low))
 
@@ -111,7 +111,7 @@ def float_errors(samples: Samples, table_AD: npt.NDArray[Float]) -> FloatArray:
     return np.asarray(np.abs(error_BD).max(axis=1))
 
 
-def integer_mismatches(samples: Samples, table_AD: IntArray) -> npt.NDArray[np.bool_]:
+def integer_mismatches(samples: Samples, table_AD: IntArray) -> BoolArray:
     """Return where N(S') is not N(S) + 2^16 T sum delta as integers, bool (B,)."""
     moved = state_numerator(samples.before, table_AD).plus(batch_numerator(_batches(samples), table_AD))
     return np.asarray(state_numerator(samples.after, table_AD).differs(moved).any(axis=1))

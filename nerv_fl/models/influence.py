@@ -6,9 +6,9 @@ Shapes: K samples, N directions, P parameters.
 import numpy as np
 import torch
 
+from nerv_fl.arrays import FloatArray
 from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.encoder import Encoder
-from nerv_fl.models.evaluate import FloatArray
 from nerv_fl.models.layers import clear_grad_samples, per_sample_gradients
 from nerv_fl.models.losses import sample_losses_through_table
 

@@ -83,7 +83,7 @@ class WandbTracker:
 def scalars(record: RoundRecord) -> dict[str, float]:
     """Return a record's numbers under slashed names, such as `drift/mean`; what does not exist is left out.
 
-    A decision is 0 or 1; refusals are counted by reason, such as `nodes/refused/late`.
+    A decision is 0 or 1; refusals are counted by reason, such as `nodes/refused/duplicate`.
     """
     numbers = _numbers(asdict(record), prefix="")
     return {name: value for name, value in numbers.items() if name not in WORDS}

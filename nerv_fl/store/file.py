@@ -1,4 +1,4 @@
-"""The ledger file: chains of states and the batches between them, in HDF5. No other file imports h5py.
+"""The ledger file: chains of states and the batches between them, in HDF5. Only this file and `writer` import h5py.
 
     balances          int64  [chains, steps + 1, accounts]   NANO
     tx/kind           uint8  [transactions]                  0 transfer, 1 mint, 2 burn
@@ -10,13 +10,11 @@
 
 Sample k is step k % steps of chain k // steps: the state before, the batch, the state after.
 
-Texts are attributes of fixed length. HDF5 keeps those of variable length in a heap without a checksum, and a damaged
-heap makes its library loop for ever; all other descriptions have checksums in this format.
+Attributes have a fixed length: HDF5 keeps others in a heap without a checksum, and loops for ever when it is damaged.
 """
 
 import os
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
@@ -28,24 +26,10 @@ import numpy.typing as npt
 from nerv_fl.arrays import IntArray
 from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.store.damage import DAMAGE, naming_damage
-from nerv_fl.store.samples import (
-    COLUMNS,
-    Batches,
-    ChainBlock,
-    Columns,
-    ContentDigest,
-    Samples,
-    join_batches,
-    misplaced,
-    runs,
-    span_of,
-)
-from nerv_fl.store.schema import DTYPES, SCHEMA_VERSION, LedgerInfo, check_schema, chunk_shape, fixed_shapes
+from nerv_fl.store.samples import COLUMNS, Batches, ChainBlock, Columns, Samples, join_batches, runs, span_of
+from nerv_fl.store.schema import DTYPES, LedgerInfo, check_offsets, check_schema
 
-# Without shuffling, gzip sees that most balances repeat from step to step.
-COMPRESSION: Final = {"compression": "gzip", "compression_opts": 1}
 MAX_RUN_BYTES: Final = 2**26
-FIXED_KINDS: Final = "biufS"
 
 
 class LedgerFile:
@@ -169,13 +153,7 @@ class LedgerFile:
     def _read_transactions(self, span: slice) -> tuple[IntArray, Columns]:
         """Read the transactions between some offsets, and those offsets from the first on."""
         offset: IntArray = self._slice("batch/offset", span)
-        total = self.num_transactions
-        for bad in misplaced(offset, total=total)[:1]:
-            chain, step = divmod(span.start + int(bad), self.info.steps)
-            raise DataError(
-                f"{self.path}: chain {chain}, step {step}: its batch begins at transaction {offset[bad]} and ends "
-                f"before {offset[bad + 1]}, expected at least one transaction of the file's {total}"
-            )
+        check_offsets(self.path, offset, first=span.start, steps=self.info.steps, total=self.num_transactions)
         rows = slice(int(offset[0]), int(offset[-1]))
         kind, sender, receiver, amount_nano = (self._slice(f"tx/{name}", rows) for name in COLUMNS)
         return offset - offset[0], (kind, sender, receiver, amount_nano)
@@ -188,8 +166,7 @@ class LedgerFile:
             file = self._file()
             found = {name: file[name] for name in DTYPES if isinstance(file.get(name), h5py.Dataset)}
             datasets = {name: (str(item.dtype), item.shape) for name, item in found.items()}
-            kinds = {name: file.attrs.get_id(name).dtype.kind for name in file.attrs}
-            attributes = {name: file.attrs[name] for name, kind in kinds.items() if kind in FIXED_KINDS}
+            attributes = {name: file.attrs[name] for name in file.attrs if _is_fixed(file, name)}
             return check_schema(self.path, attributes=attributes, datasets=datasets)
 
     @cached_property
@@ -200,101 +177,12 @@ class LedgerFile:
         file = self._file()
         with naming_damage(self.path, what=name):
             dataset = self._datasets.get(name) or self._datasets.setdefault(name, file[name])
-            values: npt.NDArray[Any] = dataset[selection]
-            return values
+            return np.asarray(dataset[selection])
 
     def _file(self) -> h5py.File:
         if self._handle is None or self._owner != os.getpid():
             self._handle, self._owner, self._datasets = _open(self.path), os.getpid(), {}
         return self._handle
-
-
-def write_ledger(
-    path: str | Path,
-    blocks: Iterable[ChainBlock],
-    *,
-    chains: int,
-    steps: int,
-    accounts: int,
-    seed: int,
-    profile: str,
-    generator: str,
-) -> LedgerInfo:
-    """Write chains, block after block, to a file that appears under its name only when it is whole.
-
-    Args:
-        path: File to write or replace; its folder is made if need be.
-        blocks: The chains in order; together as many as ``chains``.
-        chains: Number of chains.
-        steps: Batches of each chain.
-        accounts: Accounts of a state.
-        seed: Seed the chains were drawn from.
-        profile: Profile they follow.
-        generator: Name and version of the program that draws them.
-
-    Returns:
-        What the file holds.
-
-    Raises:
-        DataError: If the blocks do not have the shape announced.
-
-    Guarantees:
-        Whatever stops the writer, the path holds the old file or the whole new one. Equal blocks give equal bytes.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        os.fchmod(descriptor, 0o644)
-        texts = {"profile": np.bytes_(profile.encode()), "generator": np.bytes_(generator.encode())}
-        attributes = {"accounts": accounts, "steps": steps, "seed": seed, **texts}
-        with h5py.File(name, "w", libver=("v110", "v110")) as file:
-            file.attrs.update({"schema_version": SCHEMA_VERSION, **attributes})
-            _create(file, chains=chains, steps=steps, accounts=accounts)
-            file.attrs["content_sha256"] = np.bytes_(_fill(file, blocks, path=path).encode())
-            file.flush()
-            file.attrs["complete"] = True
-        os.fsync(descriptor)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
-    with LedgerFile(path) as ledger:
-        return ledger.info
-
-
-def _create(file: h5py.File, *, chains: int, steps: int, accounts: int) -> None:
-    shapes = fixed_shapes(chains=chains, steps=steps, accounts=accounts)
-    for name, dtype in DTYPES.items():
-        shape = shapes.get(name, (0,))
-        chunks = chunk_shape(shape, itemsize=np.dtype(dtype).itemsize)
-        growing = None if name in shapes else (None,)
-        file.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks, maxshape=growing, **COMPRESSION)
-
-
-def _fill(file: h5py.File, blocks: Iterable[ChainBlock], *, path: Path) -> str:
-    """Write every block; return the digest of the content."""
-    digest, done, total = ContentDigest(), 0, 0
-    chains, states, accounts = file["balances"].shape
-    for block in blocks:
-        size = len(block.balances)
-        shape = (done + size, *block.balances.shape[1:])
-        if shape[1:] != (states, accounts) or done + size > chains:
-            raise DataError(f"{path}: the balances to write are {shape}, expected {(chains, states, accounts)}")
-        file["balances"][done : done + size] = block.balances
-        file["chain/supply_nano"][done : done + size] = block.supply_nano
-        first, last = done * (states - 1) + 1, (done + size) * (states - 1) + 1
-        file["batch/offset"][first:last] = total + np.cumsum(block.counts)
-        for name, values in zip(COLUMNS, block.columns(), strict=True):
-            file[f"tx/{name}"].resize((total + len(values),))
-            file[f"tx/{name}"][total:] = values
-        digest.update(block)
-        done, total = done + size, total + len(block.kind)
-    if done != chains:
-        raise DataError(f"{path}: the blocks hold {done} chains, expected {chains}")
-    return digest.hexdigest()
 
 
 def _open(path: Path) -> h5py.File:
@@ -304,3 +192,7 @@ def _open(path: Path) -> h5py.File:
         return h5py.File(path, "r", locking=False)
     except DAMAGE as error:
         raise DataError(f"{path} is not a readable HDF5 file ({error}), expected a whole ledger file") from error
+
+
+def _is_fixed(file: h5py.File, attribute: str) -> bool:
+    return file.attrs.get_id(attribute).dtype.kind in "biufS"

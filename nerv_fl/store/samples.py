@@ -130,20 +130,6 @@ def runs(chain: IntArray, *, limit: int) -> list[IntArray]:
     return [group for group in np.split(order, np.flatnonzero(ends) + 1) if len(group)]
 
 
-def misplaced(offset: IntArray, *, total: int) -> IntArray:
-    """Return the batches that hold no transaction, or reach outside 0..total.
-
-    Args:
-        offset: int64 [M + 1]; batch k is offset[k] to offset[k + 1].
-        total: Number of transactions.
-
-    >>> misplaced(np.array([0, 4, 4, 3, 9]), total=8).tolist()
-    [1, 2, 3]
-    """
-    first, end = offset[:-1], offset[1:]
-    return np.flatnonzero((first < 0) | (end <= first) | (end > total))
-
-
 def join_batches(groups: Sequence[IntArray], *, parts: Sequence[tuple[IntArray, IntArray, Columns]]) -> Batches:
     """Put the transactions of samples that were read in runs into the order of the samples.
 

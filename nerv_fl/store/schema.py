@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from nerv_fl.arrays import IntArray
 from nerv_fl.errors import DataError
 
 SCHEMA_VERSION: Final = 1
@@ -127,6 +128,28 @@ def check_schema(
         if shape != expected or (name.startswith("tx/") and len(shape) != 1):
             raise DataError(f"{path}: {name} has shape {shape}, expected {expected}")
     return info
+
+
+def check_offsets(path: Path, offset: IntArray, *, first: int, steps: int, total: int) -> None:
+    """Check that batches hold at least one transaction each, and none outside the file.
+
+    Args:
+        path: The file, for messages.
+        offset: int64 [M + 1]; batch k is transactions offset[k] to offset[k + 1].
+        first: Sample that batch 0 belongs to.
+        steps: Batches of each chain.
+        total: Transactions of the file.
+
+    Raises:
+        DataError: If a batch is empty or leaves the file, naming its chain and step.
+    """
+    begin, end = offset[:-1], offset[1:]
+    for batch in np.flatnonzero((begin < 0) | (end <= begin) | (end > total))[:1]:
+        chain, step = divmod(first + int(batch), steps)
+        raise DataError(
+            f"{path}: chain {chain}, step {step}: its batch begins at transaction {begin[batch]} and ends before "
+            f"{end[batch]}, expected at least one transaction of the file's {total}"
+        )
 
 
 def _integer(path: Path, *, attributes: Mapping[str, object], name: str) -> int:

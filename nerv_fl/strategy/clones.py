@@ -14,10 +14,10 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from nerv_fl.arrays import BoolArray, FloatArray
 from nerv_fl.checks import in_range
 from nerv_fl.errors import AggregationError, ConfigError
 
-FloatArray = npt.NDArray[np.float64]
 UpdateArray = npt.NDArray[np.float32]
 
 _BLOCK_NUMBERS: Final = 2**22
@@ -137,7 +137,7 @@ def _gram(updates_NP: UpdateArray) -> FloatArray:
     return gram_NN
 
 
-def _components(alike_NN: npt.NDArray[np.bool_]) -> list[tuple[int, ...]]:
+def _components(alike_NN: BoolArray) -> list[tuple[int, ...]]:
     if not len(alike_NN):
         return []
     num_components, labels_N = connected_components(csr_array(alike_NN), directed=False)

@@ -19,13 +19,11 @@ from statistics import NormalDist
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from nerv_fl.arrays import FloatArray
 from nerv_fl.checks import in_range
 from nerv_fl.config import RewardsConfig
 from nerv_fl.errors import AggregationError, ConfigError
-
-FloatArray = npt.NDArray[np.float64]
 
 TOTAL_SUPPLY_NANO: Final = 10**10 * 10**9
 """10^10 NERV."""

@@ -44,7 +44,6 @@ class Answer:
     nodes: list[int]
     envelopes: list[bytes]
     refusing_nodes: list[int]
-    refusals: list[str]
 
 
 def answer_of(reply: Message) -> Answer:
@@ -80,23 +79,25 @@ def test_the_reply_holds_envelopes_and_nothing_else_of_the_data(field: Field) ->
 
     assert list(reply.content) == ["answer"]
     assert reply.content.config_records.keys() == {"answer"}
-    assert reply.content.config_records["answer"].keys() == {"envelopes", "refusing_nodes"}
+    assert reply.content.config_records["answer"].keys() == {"nodes", "envelopes", "refusing_nodes"}
     answer = answer_of(reply)
     assert answer.nodes == COHORT[1::2]
-    assert (answer.refusing_nodes, answer.refusals) == ([], [])
+    assert answer.refusing_nodes == []
     for node, envelope in zip(answer.nodes, answer.envelopes, strict=True):
         assert field.opened(envelope, node).any()
 
 
-def test_a_node_that_refuses_says_so_in_words(field: Field, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_node_that_refuses_says_so_and_its_reason_stays_with_it(
+    field: Field, caplog: pytest.LogCaptureFixture
+) -> None:
     (field.folder.node(5) / "spending.json").write_text("[]")
 
     answer = answer_of(ask(field))
 
     assert answer.nodes == [3]
     assert answer.refusing_nodes == [5]
-    assert answer.refusals[0].startswith("PrivacyError: ")
-    assert f"node 5 refuses round 1: {answer.refusals[0]}" in caplog.text
+    assert "node 5 gives no update for round 1" in caplog.text
+    assert "is not a spending ledger" in caplog.text
 
 
 def test_everybody_refuses_an_order_that_does_not_verify(field: Field) -> None:
@@ -107,4 +108,4 @@ def test_everybody_refuses_an_order_that_does_not_verify(field: Field) -> None:
 
 
 def test_a_cohort_without_its_nodes_gets_an_empty_answer(field: Field) -> None:
-    assert answer_of(ask(field, cohort=[1])) == Answer([], [], [], [])
+    assert answer_of(ask(field, cohort=[1])) == Answer([], [], [])

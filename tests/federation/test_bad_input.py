@@ -8,6 +8,7 @@ import pytest
 from datagen.ledger import generate_ledger
 from nerv_fl.errors import CheckpointError, DataError, SealError
 from nerv_fl.server.folder import RunFolder
+from nerv_fl.strategy.identity import own_code_hash
 from tests.federation.conftest import NewRun
 from tests.federation.tiny_run import run_rounds
 
@@ -90,11 +91,18 @@ def test_damaged_bootstrap(new_run: NewRun) -> None:
 
 def test_damaged_enclave_key(new_run: NewRun) -> None:
     folder = new_run()
-    folder.enclave.mkdir(exist_ok=True)
-    (folder.enclave / "opening.key").unlink(missing_ok=True)
-    (folder.enclave / "evidence.json").write_text("{}")
+    (folder.enclave / "opening.key").unlink()
 
     with pytest.raises(SealError, match=r"opening\.key cannot be read as HPKE private key: FileNotFoundError$"):
+        run_rounds(folder)
+
+
+def test_run_of_another_version_of_the_code_is_not_resumed(new_run: NewRun) -> None:
+    folder = new_run()
+    evidence = folder.enclave / "evidence.json"
+    evidence.write_text(evidence.read_text().replace(own_code_hash(), "0" * 64))
+
+    with pytest.raises(CheckpointError, match=r"is for code 0{12}, expected .*another version of nerv_fl$"):
         run_rounds(folder)
 
 
@@ -108,7 +116,7 @@ def test_damaged_spending_ledger_stops_its_node_only(new_run: NewRun, caplog: py
     nodes = folder.rounds()[1].nodes
     assert nodes is not None
     assert (nodes.heard, nodes.admitted) == (5, 5)
-    assert f"node 5 refuses round 1: PrivacyError: {path} is not a spending ledger" in caplog.text
+    assert f"{path} is not a spending ledger" in caplog.text
 
 
 def test_damaged_checkpoint_is_refused_and_left_alone(new_run: NewRun) -> None:

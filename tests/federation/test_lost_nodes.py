@@ -1,14 +1,12 @@
 """Nodes that are lost, crash, refuse or never come: the round counts who was heard, and the run goes on."""
 
-import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message
+from flwr.app import Context, Message
 
 from nerv_fl.client import app as client_app
 from nerv_fl.client.privacy import Mechanism, epsilon_of
-from nerv_fl.errors import AggregationError, ConfigError
+from nerv_fl.errors import AggregationError
 from nerv_fl.server.app import serve
-from nerv_fl.strategy.nerv import NervStrategy
 from tests.federation.conftest import NewRun
 from tests.federation.fake_grid import FakeGrid
 from tests.federation.tiny_run import COHORT_2, bootstrap_hash, make_grid, record_of, rewards_of, run_rounds
@@ -90,21 +88,20 @@ class SuperNodeCrash:
 # --- Nodes that refuse ------------------------------------------------------------------------------------------------
 
 
-def test_nodes_past_their_budget_refuse_and_say_so(new_run: NewRun) -> None:
+def test_nodes_past_their_budget_refuse_and_say_so(new_run: NewRun, caplog: pytest.LogCaptureFixture) -> None:
     folder = new_run(**{"federation.num_rounds": 2, "privacy.max_epsilon": 10.0})
     grid = make_grid(folder)
 
     state = serve(grid, folder, num_supernodes=2)
 
     second = [reply.content.config_records["answer"] for reply in grid.replies[2:]]
-    refusals = {node: text for answer in second for node, text in zip(*refusing_in(answer), strict=True)}
+    refusing = {node for answer in second for node in answer["refusing_nodes"]}  # type: ignore[union-attr]
     both = set(rewards_of(folder, 1)) & set(COHORT_2)
-    assert set(refusals) == both
-    for text in refusals.values():
-        assert text == (
-            f"PrivacyError: epsilon after round 2 would be {epsilon_of(MECHANISM, 2, delta=1e-5):.3f} at delta 1e-05 "
-            "per step record (Poisson sampling at 0.25), expected at most 10"
-        )
+    assert refusing == both
+    assert (
+        f"epsilon after round 2 would be {epsilon_of(MECHANISM, 2, delta=1e-5):.3f} at delta 1e-05 "
+        "per step record (Poisson sampling at 0.25), expected at most 10"
+    ) in caplog.text
     record = record_of(folder, 2)
     assert record.reason == f"{6 - len(both)} of 6 nodes were heard, expected at least 70 % of the cohort"
     assert max(state.participations) == 1
@@ -121,7 +118,7 @@ def test_a_reply_holds_envelopes_and_refusals_and_nothing_else(new_run: NewRun) 
     for reply in grid.replies:
         assert list(reply.content.keys()) == ["answer"]
         answer = reply.content.config_records["answer"]
-        assert answer.keys() == {"nodes", "envelopes", "refusing_nodes", "refusals"}
+        assert answer.keys() == {"nodes", "envelopes", "refusing_nodes"}
         # The size of an envelope follows from the model alone.
         assert len({len(envelope) for envelope in answer["envelopes"]}) == 1  # type: ignore[union-attr,arg-type]
 
@@ -149,16 +146,5 @@ def test_a_missing_supernode_is_waited_for_and_then_left_out(new_run: NewRun, ca
 
     serve(make_grid(folder, num_supernodes=2), folder, num_supernodes=3)
 
-    assert "2 of 3 SuperNodes are online; the round goes on without the rest" in caplog.text
+    assert "2 of 3 SuperNodes are online; rounds go on without the rest" in caplog.text
     assert record_of(folder, 1).accepted
-
-
-def refusing_in(answer: ConfigRecord) -> tuple[list[int], list[str]]:
-    """Return the nodes of an answer that refused, and why."""
-    return answer["refusing_nodes"], answer["refusals"]  # type: ignore[return-value]
-
-
-def test_strategy_takes_no_foreign_weights(new_run: NewRun) -> None:
-    strategy = NervStrategy.__new__(NervStrategy)
-    with pytest.raises(ConfigError, match=r"^initial_arrays is given, expected None: the federation's state holds"):
-        strategy.start(make_grid(new_run()), ArrayRecord([np.zeros(3)]))

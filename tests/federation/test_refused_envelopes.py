@@ -6,13 +6,13 @@ import pytest
 from nerv_fl.config import RewardsConfig
 from nerv_fl.records import read_rewards
 from nerv_fl.server.folder import RunFolder
+from nerv_fl.strategy.identity import EnclaveIdentity
 from nerv_fl.strategy.rewards import update_reputation
 from tests.federation.conftest import NewRun
 from tests.federation.tiny_run import (
     COHORT_2,
     Forger,
     Interference,
-    make_grid,
     num_parameters,
     record_of,
     refused,
@@ -110,7 +110,7 @@ def test_node_that_is_not_on_the_roster_is_refused(new_run: NewRun) -> None:
 
 def test_envelope_sealed_for_another_enclave_is_refused_as_such(new_run: NewRun) -> None:
     folder, other = new_run(**{"federation.num_rounds": 1}), new_run("other")
-    make_grid(other)  # makes the other enclave's keys
+    EnclaveIdentity.create(other.enclave, run=str(other.read_manifest()["run"]))
 
     def misdirect(envelopes: dict[int, bytes], forger: Forger) -> dict[int, bytes]:
         foreign = Forger(other, forger.context, ())

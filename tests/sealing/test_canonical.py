@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nerv_fl.errors import SealError
-from nerv_fl.sealing.canonical import count_at, from_base64, read_json, text_at, to_base64, to_json
+from nerv_fl.sealing.canonical import MAX_NESTING, count_at, from_base64, read_json, text_at, to_base64, to_json
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -94,3 +94,25 @@ def test_a_count_is_a_non_negative_integer(value: object) -> None:
 def test_text_is_text() -> None:
     with pytest.raises(SealError, match=r"^header has int 3 at 'run', expected text$"):
         text_at({"run": 3}, "run", what="header")
+
+
+def nested(depth: int, *, leaf: object = 0) -> object:
+    """Return lists and tables within each other, in turn, around a leaf."""
+    for level in range(depth):
+        leaf = [leaf] if level % 2 else {"in": leaf}
+    return leaf
+
+
+def test_nesting_ends_at_its_limit() -> None:
+    assert to_json(nested(MAX_NESTING), what="body").count("[") == MAX_NESTING // 2
+    for depth in (MAX_NESTING + 1, 600, 100_000):
+        with pytest.raises(SealError, match=r"^body is nested deeper than 16 levels$"):
+            to_json(nested(depth), what="body")
+
+
+@pytest.mark.parametrize("depth", [MAX_NESTING, 600, 900, 20_000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"n":', "}")])
+def test_deeply_nested_text_is_refused(depth: int, opening: str, *, closing: str) -> None:
+    data = f'{{"n":{opening * depth}0{closing * depth}}}'.encode()
+    with pytest.raises(SealError, match=r"^header is (nested deeper than 16 levels|not JSON)$"):
+        read_json(data, what="header", keys=frozenset({"n"}))

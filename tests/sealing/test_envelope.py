@@ -1,6 +1,7 @@
 """Envelopes open for one enclave, one context and one signer, and are refused otherwise with a reason."""
 
 import hashlib
+import json
 import pickle
 import re
 from dataclasses import replace
@@ -8,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nerv_fl.errors import SealError
@@ -27,6 +28,7 @@ from nerv_fl.sealing import (
     read_header,
     seal,
 )
+from nerv_fl.sealing.header import MAX_HEADER_BYTES
 from nerv_fl.sealing.keys import SIGNATURE_SIZE_BYTES
 
 PAYLOAD = hashlib.sha256(b"a noised update").digest()
@@ -230,6 +232,26 @@ def test_a_header_out_of_range_is_malformed(
     ):
         bad = assemble(header.replace(old, new), ciphertext=ciphertext_of(envelope), signing_key=nodes[3])
         refused(opened, bad, reason="malformed", message=f"envelope has a bad header: {message}")
+
+
+@given(
+    field=st.sampled_from(["base_hash", "ciphertext", "enclave", "node", "payload_size_bytes", "round", "run"]),
+    depth=st.integers(1, 990),
+    table=st.booleans(),
+)
+@example(field="run", depth=600, table=False)
+def test_nested_headers_are_malformed(
+    *, envelope: bytes, opened: partial[bytes], field: str, depth: int, table: bool
+) -> None:
+    opening, closing = ('{"":', "}") if table and depth < 300 else ("[", "]")
+    fields = json.loads(read_header(envelope).to_bytes())
+    text = json.dumps({**fields, field: "nested"}, sort_keys=True, separators=(",", ":"))
+    header = text.replace('"nested"', f"{opening * depth}0{closing * depth}")[:MAX_HEADER_BYTES].encode()
+    junk = MAGIC + len(header).to_bytes(4, "big") + header + bytes(5000)
+    for call in (opened, read_header):
+        with pytest.raises(EnvelopeRefused, match=r"^envelope has a bad header: header ") as refusal:
+            call(junk)
+        assert refusal.value.reason == "malformed"
 
 
 def test_lengths_must_agree(envelope: bytes, opened: partial[bytes]) -> None:

@@ -73,6 +73,12 @@ def test_malformed_evidence_is_refused(vendor: SigningKey, text: str, message: s
         check_evidence(text, vendor_root=vendor.verify_key, run=None)
 
 
+def test_nested_evidence_is_refused(evidence: Evidence, vendor: SigningKey) -> None:
+    text = evidence.to_text().replace('"n-1"', "[" * 600 + "]" * 600)
+    with pytest.raises(SealError, match=r"^evidence is nested deeper than 16 levels$"):
+        check_evidence(text, vendor_root=vendor.verify_key, run=None)
+
+
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     folder = tmp_path / "here" / "nerv"

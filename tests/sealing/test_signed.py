@@ -72,6 +72,14 @@ def test_what_failed_is_named(document: str, vendor: SigningKey, nodes: dict[int
         verify_document(document, vendor_root=root, run="other")
 
 
+@pytest.mark.parametrize("where", ["why?", "n-1"])
+def test_a_nested_document_is_refused(document: str, vendor: SigningKey, where: str) -> None:
+    nested = document.replace(f'"{where}"', "[" * 600 + "]" * 600)
+    assert nested != document
+    with pytest.raises(SealError, match=r"^document is nested deeper than 16 levels$"):
+        verify_document(nested, vendor_root=vendor.verify_key)
+
+
 def test_evidence_of_another_enclave_does_not_carry_the_document(
     *, document: str, vendor: SigningKey, nodes: dict[int, SigningKey], evidence: Evidence
 ) -> None:

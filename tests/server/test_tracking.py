@@ -32,7 +32,7 @@ RECORD = RoundRecord(
     loss=3.75,
     masked_ce=MaskedCrossEntropy(value=3.73, unigram=3.72, per_account=3.05),
     epsilon=None,
-    nodes=NodeCounts(sampled=50, heard=48, admitted=47, refused={"late": 1}, clones=0),
+    nodes=NodeCounts(sampled=50, heard=48, admitted=47, refused={"duplicate": 1}, clones=0),
     shapley=ShapleySummary(method="surrogate", evaluations=128, se_max=None, stop="budget"),
     gate=None,
     value=None,
@@ -71,7 +71,7 @@ def test_scalars_are_the_numbers_of_a_record_and_nothing_else() -> None:
 
     assert numbers["accepted"] == 1.0
     assert numbers["drift/mean"] == 8e-4
-    assert numbers["nodes/refused/late"] == 1.0
+    assert numbers["nodes/refused/duplicate"] == 1.0
     assert numbers["pool_nano"] == 1e9
     assert not numbers.keys() & {"round", "reason", "model_hash", "shapley/se_max", "shapley/method", "epsilon", "gate"}
 

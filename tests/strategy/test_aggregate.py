@@ -97,7 +97,7 @@ def test_no_update_is_an_error() -> None:
 
 
 def test_noise_on_the_mean_has_its_standard_deviation_and_a_stream_for_each_round() -> None:
-    config, zeros_P = ServerConfig(mean_noise_std=0.2), np.zeros(20_000, np.float32)
+    config, zeros_P = ServerConfig(aggregation="clipped_mean", mean_noise_std=0.2), np.zeros(20_000, np.float32)
 
     first, again, second = (add_mean_noise(zeros_P, config=config, seed=7, round_number=r) for r in (1, 1, 2))
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nerv_fl.arrays import FloatArray
 from nerv_fl.config import RewardsConfig
 from nerv_fl.errors import AggregationError, ConfigError
 from nerv_fl.strategy.rewards import (
     TOTAL_SUPPLY_NANO,
-    FloatArray,
     lower_bounds,
     pay,
     penalise,

@@ -198,7 +198,7 @@ def test_first_order_products_are_the_slope_of_the_game(game: RoundGame) -> None
         ("auto", 5, "mean", "surrogate"),
         ("surrogate", 12, "mean", "surrogate"),
         ("surrogate", 12, "median", "exact"),
-        ("exact", 1, "mean", "exact"),
+        ("exact", 12, "mean", "exact"),
     ],
 )
 def test_which_method_values_which_round(

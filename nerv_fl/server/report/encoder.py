@@ -5,7 +5,7 @@ from collections.abc import Callable
 from nerv_fl.records import RoundRecord
 from nerv_fl.server.report.charts import Chart, Rule, Series, line_chart
 from nerv_fl.server.report.layout import Cell, figure, multiples, section, strong, table
-from nerv_fl.server.report.load import Measures, Run, measures
+from nerv_fl.server.report.load import EncoderNumbers, Run, numbers_of
 from nerv_fl.server.report.markup import Html, join
 from nerv_fl.server.report.numbers import fixed, percent, plural, short, tiny
 
@@ -135,16 +135,16 @@ def unigram_words(record: RoundRecord) -> Html:
 
 
 def _references(run: Run) -> Html:
-    rows = {"Round 0, bootstrap": measures(run.rounds[0])} if run.rounds[0].round == 0 else {}
+    rows = {"Round 0, bootstrap": numbers_of(run.rounds[0])} if run.rounds[0].round == 0 else {}
     if run.federated:
-        rows[f"Round {run.rounds[-1].round}, last"] = measures(run.rounds[-1])
+        rows[f"Round {run.rounds[-1].round}, last"] = numbers_of(run.rounds[-1])
     rows.update(run.references)
     header = ("Encoder", "Drift", "Relative", "Ratio", "Residual share", "Rank", "Loss", "Masked CE")
     caption = "This run beside two references"
     return table(caption, header=header, rows=[_reference_row(name, row) for name, row in rows.items()])
 
 
-def _reference_row(name: str, row: Measures) -> list[Cell]:
+def _reference_row(name: str, row: EncoderNumbers) -> list[Cell]:
     texts = (
         tiny(row.drift),
         percent(row.relative),

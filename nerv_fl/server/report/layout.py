@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nerv_fl.server.report.markup import Html, el, join
+from nerv_fl.server.report.markup import Html, el
 
 TEXT_COLUMNS: Final = frozenset({"Gate", "Node", "Valued by"})
 """Columns of words, which begin at the left."""
@@ -68,11 +68,6 @@ def strong(text: str) -> Html:
 def legend(entries: Iterable[tuple[str, str]]) -> Html:
     """Return names beside their colours, as (style, name)."""
     return el("ul", *(el("li", el("i", class_=style), name) for style, name in entries), class_="legend")
-
-
-def sentence(*parts: str) -> Html:
-    """Return parts of a sentence as one."""
-    return join(*parts)
 
 
 def _cell(cell: Cell, *, head: bool) -> Html:

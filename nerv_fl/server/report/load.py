@@ -20,7 +20,7 @@ MEASURED: Final = ("homomorphism", "drift", "residual_share", "effective_rank", 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measures:
+class EncoderNumbers:
     """What is measured of one encoder; None where the measure does not exist for it."""
 
     homomorphism_max: float | None
@@ -40,7 +40,7 @@ class Run:
     config: RunConfig
     rounds: tuple[RoundRecord, ...]
     rewards: tuple[RewardRow, ...]
-    references: Mapping[str, Measures]
+    references: Mapping[str, EncoderNumbers]
     final: FinalPool | None
     facts: Mapping[str, str]
 
@@ -89,9 +89,9 @@ def load_run(run_dir: Path) -> Run:
     )
 
 
-def measures(record: RoundRecord) -> Measures:
+def numbers_of(record: RoundRecord) -> EncoderNumbers:
     """Return what a round's record measured."""
-    return Measures(
+    return EncoderNumbers(
         homomorphism_max=record.homomorphism.max,
         drift=record.drift.mean,
         relative=record.drift.relative,
@@ -139,12 +139,12 @@ def _read_rewards(path: Path, *, rounds: list[RoundRecord]) -> tuple[RewardRow, 
     return tuple(row for row in read_rewards(path) if row.round in numbers)
 
 
-def _references(manifest: Mapping[str, Any], *, source: Path) -> dict[str, Measures]:
+def _references(manifest: Mapping[str, Any], *, source: Path) -> dict[str, EncoderNumbers]:
     table = manifest.get("references") or {}
     if not isinstance(table, dict):
         raise DataError(f"{source}: references is {table!r}, expected an object of {' and '.join(REFERENCES)}")
     return {
-        title: Measures(
+        title: EncoderNumbers(
             homomorphism_max=_number(table[key], "homomorphism", "max"),
             drift=_number(table[key], "drift", "mean"),
             relative=_number(table[key], "drift", "relative"),

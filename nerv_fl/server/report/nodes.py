@@ -19,7 +19,7 @@ BEST, WORST = 40, 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class NodeTotals:
     """A node over the whole run; `mean_value` is over the rounds that valued it."""
 
     node: int
@@ -43,18 +43,18 @@ def nodes_section(run: Run) -> Html:
     return section("nodes", "Nodes", prose=(what, *_last_words(run)), figures=[*_values(run), _board(run)], wide=True)
 
 
-def leaderboard(rows: tuple[RewardRow, ...]) -> list[Standing]:
-    """Return every node's standing, best paid first; ties go to the higher mean value, then the lower node number."""
+def leaderboard(rows: tuple[RewardRow, ...]) -> list[NodeTotals]:
+    """Return every node's totals, best paid first; ties go to the higher mean value, then the lower node number."""
     of_node: dict[int, list[RewardRow]] = defaultdict(list)
     for row in rows:
         of_node[row.node].append(row)
-    standings = [_standing(node, taken) for node, taken in of_node.items()]
-    return sorted(standings, key=lambda item: (-item.payout_nano, -(item.mean_value or 0.0), item.node))
+    totals = [_totals(node, taken) for node, taken in of_node.items()]
+    return sorted(totals, key=lambda item: (-item.payout_nano, -(item.mean_value or 0.0), item.node))
 
 
-def _standing(node: int, rows: list[RewardRow]) -> Standing:
+def _totals(node: int, rows: list[RewardRow]) -> NodeTotals:
     values = [row.value for row in rows if row.value is not None]
-    return Standing(
+    return NodeTotals(
         node=node,
         rounds=len(rows),
         payout_nano=sum(row.payout_nano for row in rows),
@@ -143,7 +143,7 @@ def _tooltip(row: RewardRow) -> str:
 
 def _board(run: Run) -> Html:
     header = ("Rank", "Node", "Rounds", "Payout, NERV", "Mean value", "Reputation", "Flags")
-    rows = [_board_row(rank, standing) for rank, standing in enumerate(leaderboard(run.rewards), 1)]
+    rows = [_board_row(rank, totals) for rank, totals in enumerate(leaderboard(run.rewards), 1)]
     first = table("Leaderboard of the run", header=header, rows=rows[:SHOWN], sortable=True)
     if len(rows) <= SHOWN:
         return first
@@ -151,14 +151,14 @@ def _board(run: Run) -> Html:
     return el("div", first, el("details", el("summary", f"The other {plural(len(rows) - SHOWN, 'node')}"), rest))
 
 
-def _board_row(rank: int, standing: Standing) -> list[Cell]:
-    mean = standing.mean_value
+def _board_row(rank: int, totals: NodeTotals) -> list[Cell]:
+    mean = totals.mean_value
     return [
         Cell(show=str(rank), sort=float(rank), style="label"),
-        Cell(show=f"node {standing.node}", sort=float(standing.node), style="text"),
-        Cell(show=str(standing.rounds), sort=float(standing.rounds)),
-        Cell(show=nerv(standing.payout_nano), sort=str(standing.payout_nano), title=exact_nano(standing.payout_nano)),
+        Cell(show=f"node {totals.node}", sort=float(totals.node), style="text"),
+        Cell(show=str(totals.rounds), sort=float(totals.rounds)),
+        Cell(show=nerv(totals.payout_nano), sort=str(totals.payout_nano), title=exact_nano(totals.payout_nano)),
         Cell(show=tiny(mean), sort=mean),
-        Cell(show=fixed(standing.reputation, places=2), sort=standing.reputation),
-        Cell(show=str(standing.flags) if standing.flags else "0", sort=float(standing.flags)),
+        Cell(show=fixed(totals.reputation, places=2), sort=totals.reputation),
+        Cell(show=str(totals.flags) if totals.flags else "0", sort=float(totals.flags)),
     ]

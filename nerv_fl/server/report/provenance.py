@@ -1,7 +1,5 @@
 """What is mock, and what it takes to get this run again."""
 
-import shlex
-
 from nerv_fl.server.report.layout import section
 from nerv_fl.server.report.load import Run
 from nerv_fl.server.report.markup import Html, el, join
@@ -12,7 +10,8 @@ def mock_section() -> Html:
     items = (
         (
             "Enclave hardware and its vendor root",
-            "are software: envelopes, signatures and evidence are real, the isolation is not.",
+            "are software: envelopes and signatures are real cryptography; the isolation is not, and the root that "
+            "signs the evidence was made for this run and vouches for no hardware.",
         ),
         (
             "Noise",
@@ -26,16 +25,8 @@ def mock_section() -> Html:
 
 def provenance_section(run: Run) -> Html:
     """Return versions, hashes and seeds, and the command that gives the same bits again."""
-    name = shlex.quote(run.config.name)
-    commands = el(
-        "pre",
-        el("code", f"nerv-fl simulate {name} --set seed={run.config.seed}\n"),
-        el(
-            "code",
-            "nerv-fl simulate config.toml --out again",
-            el("span", "   # in this folder: every setting"),
-        ),
-    )
+    comment = el("span", "   # in this folder: config.toml carries every setting")
+    command = el("pre", el("code", "nerv-fl simulate config.toml --out again", comment))
     facts = dict(run.facts)
     if run.rounds:
         facts[f"model_hash of round {run.rounds[-1].round}"] = run.rounds[-1].model_hash
@@ -44,4 +35,4 @@ def provenance_section(run: Run) -> Html:
         "The same seed, type of processor and versions give the same model hash, values and payouts; "
         "envelopes, signatures and seconds differ."
     )
-    return section("provenance", "Provenance", prose=(prose,), figures=[commands, el("dl", *rows, class_="facts code")])
+    return section("provenance", "Provenance", prose=(prose,), figures=[command, el("dl", *rows, class_="facts code")])

@@ -8,8 +8,9 @@ Read in this order:
     result      values, standard errors, intervals, and what they cost
 """
 
+from nerv_fl.arrays import FloatArray
 from nerv_fl.strategy.shapley.exact import MAX_PLAYERS, estimate_exact
-from nerv_fl.strategy.shapley.game import CountedGame, FloatArray, Game, MaskArray
+from nerv_fl.strategy.shapley.game import CountedGame, Game, MaskArray
 from nerv_fl.strategy.shapley.result import ShapleyResult
 from nerv_fl.strategy.shapley.surrogate import estimate_surrogate
 

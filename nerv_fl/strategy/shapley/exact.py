@@ -16,8 +16,9 @@ from typing import Final
 
 import numpy as np
 
+from nerv_fl.arrays import FloatArray
 from nerv_fl.errors import AggregationError, ConfigError
-from nerv_fl.strategy.shapley.game import CountedGame, FloatArray, Game, MaskArray
+from nerv_fl.strategy.shapley.game import CountedGame, Game, MaskArray
 from nerv_fl.strategy.shapley.result import ShapleyResult, interval, sample_errors
 
 MAX_PLAYERS: Final = 12
@@ -118,7 +119,7 @@ def _through_shap(values_C: FloatArray, num_players: int) -> FloatArray:
         return values_C[(masks_MN @ place_values_N).astype(np.int64)]
 
     explainer = shap.Explainer(look_up, np.zeros((1, num_players)), algorithm="exact")
-    explanation = explainer(np.ones((1, num_players)), max_evals=2**num_players)
+    explanation = explainer(np.ones((1, num_players)), max_evals=2**num_players, silent=True)
     return np.asarray(explanation.values[0], dtype=np.float64)
 
 

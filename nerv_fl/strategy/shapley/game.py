@@ -10,12 +10,11 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from nerv_fl.arrays import BoolArray, FloatArray
 from nerv_fl.errors import AggregationError, ConfigError
 
-FloatArray = npt.NDArray[np.float64]
-MaskArray = npt.NDArray[np.bool_]
+MaskArray = BoolArray
 Game = Callable[[MaskArray], FloatArray]
 
 _MEMBERS_SHOWN: Final = 8

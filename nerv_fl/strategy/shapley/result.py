@@ -8,8 +8,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from nerv_fl.arrays import FloatArray
 from nerv_fl.checks import in_range
-from nerv_fl.strategy.shapley.game import FloatArray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

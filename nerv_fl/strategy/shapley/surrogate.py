@@ -28,10 +28,11 @@ from typing import Final
 
 import numpy as np
 
+from nerv_fl.arrays import FloatArray
 from nerv_fl.errors import AggregationError, ConfigError
 from nerv_fl.rng import stream
 from nerv_fl.strategy.shapley.exact import all_coalitions
-from nerv_fl.strategy.shapley.game import CountedGame, FloatArray, Game, MaskArray
+from nerv_fl.strategy.shapley.game import CountedGame, Game, MaskArray
 from nerv_fl.strategy.shapley.result import ShapleyResult, interval, sample_errors
 
 MIN_BUDGET: Final = 4

@@ -1,5 +1,6 @@
-from itertools import permutations
+from itertools import count, permutations
 from math import factorial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -169,3 +170,12 @@ def test_intervals_cover_the_population() -> None:
         truth_N = shapley(mean_C, 4)
         covered.append((result.ci_low <= truth_N) & (truth_N <= result.ci_high))
     assert 0.93 <= np.mean(covered) <= 1.0
+
+
+def test_nothing_is_printed_however_long_it_takes(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hours = count(step=3600)
+    monkeypatch.setattr("shap.utils._show_progress.time", SimpleNamespace(time=lambda: next(hours)))
+    estimate_exact(tabulated(np.arange(4.0)), 2)
+    assert capfd.readouterr() == ("", "")

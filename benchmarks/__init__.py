@@ -1,0 +1,1 @@
+"""What the project's own parts cost, each beside a named baseline measured in the same run."""

@@ -1,0 +1,160 @@
+"""CPU time of one DP-SGD step over the same step of plain SGD, with three ways to form per-sample gradients.
+
+All take the quickstart preset, 64 records in micro-batches of 32, and the same masks. The three private ones differ in
+nothing but the per-sample gradients, which are checked to agree: ours, Opacus' hooks (with Opacus' own samplers for
+our layers, and one line for the positions), and Opacus' functorch mode.
+
+python -m benchmarks.bench_dp_step
+"""
+
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+from opacus import GradSampleModule
+from torch import Tensor, nn, optim
+
+from benchmarks.measure import median_cpu_ms, print_setting, print_table
+from datagen.ledger import generate_ledger
+from nerv_fl import rng
+from nerv_fl.client.privacy import private_optimizer
+from nerv_fl.config import PrivacyConfig, TrainingConfig
+from nerv_fl.models.batch import StateBatch, draw_masks, make_batch
+from nerv_fl.models.encoder import Encoder
+from nerv_fl.models.layers import Embedding, LayerNorm, Linear, Positions, drop_non_finite, per_sample_gradients
+from nerv_fl.models.losses import sample_losses
+from nerv_fl.models.presets import get_preset
+from nerv_fl.store import LedgerFile
+
+SEED = 7
+REPEATS = 15
+MOVEMENT_FLOOR = 0.01
+TRAINING = TrainingConfig(expected_batch=64, micro_batch=32)
+PLAIN, OURS, HOOKS, FUNCTORCH = "plain SGD", "our layers", "Opacus hooks", "Opacus functorch"
+
+Mode = Callable[[], AbstractContextManager[None]]
+
+
+def main() -> None:
+    """Measure the four steps and print their table."""
+    batch = draw_batch()
+    ours, hooks, functorch = make_encoder(), wrapped(force_functorch=False), wrapped(force_functorch=True)
+    in_ours = partial(per_sample_gradients, ours)
+    check_agreement(batch, {OURS: (ours, in_ours), HOOKS: (hooks, nullcontext), FUNCTORCH: (functorch, nullcontext)})
+    steps = {
+        PLAIN: plain_step(make_encoder(), batch),
+        OURS: private_step(ours, batch, mode=in_ours),
+        HOOKS: private_step(hooks, batch, mode=nullcontext),
+        FUNCTORCH: private_step(functorch, batch, mode=nullcontext),
+    }
+    times_ms = median_cpu_ms(steps, repeats=REPEATS)
+    size = f"batch {TRAINING.expected_batch}, micro-batch {TRAINING.micro_batch}, P = {ours.num_parameters:,}"
+    print_setting(f"One step, quickstart preset, {size}; medians of {REPEATS}", packages=("torch", "opacus"))
+    rows = [[name, f"{ms:.0f}", f"{ms / times_ms[PLAIN]:.2f}"] for name, ms in times_ms.items()]
+    print_table(["Step", "CPU, ms", "over plain SGD"], rows)
+
+
+def draw_batch() -> StateBatch:
+    """Return 64 records of a synthetic ledger under drawn masks."""
+    preset = get_preset("quickstart")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.h5"
+        generate_ledger(
+            path,
+            chains=TRAINING.expected_batch // 8,
+            steps=8,
+            accounts=preset.num_accounts,
+            max_transactions=16,
+            profile="live",
+            seed=SEED,
+        )
+        with LedgerFile(path) as ledger:
+            samples = ledger.read(range(TRAINING.expected_batch))
+    masks = draw_masks(rng.stream(SEED, "masks"), num_samples=len(samples.chain), num_accounts=preset.num_accounts)
+    return make_batch(samples, masks)
+
+
+def make_encoder() -> Encoder:
+    """Return the quickstart's encoder, the same each time."""
+    encoder = Encoder(get_preset("quickstart"))
+    encoder.reset_parameters(rng.torch_stream(SEED, "weights"))
+    return encoder
+
+
+def wrapped(*, force_functorch: bool) -> Encoder:
+    """Return such an encoder under Opacus' GradSampleModule."""
+    samplers = GradSampleModule.GRAD_SAMPLERS
+    samplers |= {Linear: samplers[nn.Linear], LayerNorm: samplers[nn.LayerNorm], Embedding: samplers[nn.Embedding]}
+    samplers[Positions] = sample_positions
+    encoder = make_encoder()
+    GradSampleModule(encoder, loss_reduction="sum", strict=False, force_functorch=force_functorch)
+    return encoder
+
+
+def sample_positions(layer: Positions, _: list[Tensor], backprops: Tensor) -> dict[nn.Parameter, Tensor]:
+    """Return what Opacus asks of a layer it does not know."""
+    return {layer.weight: backprops.sum(dim=1)}
+
+
+def backward(encoder: Encoder, part: StateBatch, *, table_AD: Tensor) -> None:
+    """Form the gradients of the summed loss."""
+    sample_losses(encoder, part, table_AD=table_AD, movement_floor=MOVEMENT_FLOOR).loss_B.sum().backward()
+
+
+def plain_step(encoder: Encoder, batch: StateBatch) -> Callable[[], None]:
+    """Return one step of SGD, its gradient summed over the micro-batches."""
+    optimizer = optim.SGD(encoder.parameters(), lr=TRAINING.learning_rate / TRAINING.expected_batch)
+
+    def step() -> None:
+        with torch.no_grad():
+            table_AD = encoder.table()
+        for start in range(0, batch.num_samples, TRAINING.micro_batch):
+            backward(encoder, batch.part(start, start + TRAINING.micro_batch), table_AD=table_AD)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def private_step(encoder: Encoder, batch: StateBatch, *, mode: Mode) -> Callable[[], None]:
+    """Return one step as a node takes it (`nerv_fl.client.train`): clip each record, sum, add noise, divide."""
+    sgd = optim.SGD(encoder.parameters(), lr=TRAINING.learning_rate)
+    optimizer = private_optimizer(encoder, sgd, privacy=PrivacyConfig(), expected_batch=TRAINING.expected_batch)
+    optimizer.noise = rng.stream(SEED, "noise")
+    starts = range(0, batch.num_samples, TRAINING.micro_batch)
+
+    def step() -> None:
+        with torch.no_grad():
+            table_AD = encoder.table()
+        for start in starts:
+            with mode():
+                backward(encoder, batch.part(start, start + TRAINING.micro_batch), table_AD=table_AD)
+            drop_non_finite(encoder)
+            optimizer.signal_skip_step(do_skip=start != starts[-1])
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return step
+
+
+def check_agreement(batch: StateBatch, candidates: dict[str, tuple[Encoder, Mode]]) -> None:
+    """Stop unless all candidates form the same per-sample gradients; `private_step` forgets them."""
+    part, found = batch.part(0, 8), {}
+    for name, (encoder, mode) in candidates.items():
+        with torch.no_grad():
+            table_AD = encoder.table()
+        with mode():
+            backward(encoder, part, table_AD=table_AD)
+        rows = [vars(parameter)["grad_sample"].flatten(start_dim=1) for parameter in encoder.parameters()]
+        found[name] = torch.cat(rows, dim=1)
+    for name, gradients in found.items():
+        error = float((gradients - found[OURS]).norm() / found[OURS].norm())
+        if not error < 1e-5:
+            raise SystemExit(f"{name}: per-sample gradients differ by {error:g} of their norm, expected rounding")
+
+
+if __name__ == "__main__":
+    main()
