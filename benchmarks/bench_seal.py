@@ -49,7 +49,7 @@ def main() -> None:
     print_setting(what, packages=("cryptography",))
     added = {SEAL: len(envelope) - len(payload), PLAIN: NONCE_BYTES + 16}
     rows = [
-        [name, f"{ms:.2f}", f"{ms / times_ms[PLAIN]:.1f}", f"{added[name]:,}" if name in added else ""]
+        [name, f"{ms:.3f}", f"{ms / times_ms[PLAIN]:.0f}", f"{added[name]:,}" if name in added else ""]
         for name, ms in times_ms.items()
     ]
     print_table(["", "CPU, ms", "over AES-256-GCM", "bytes added"], rows)
