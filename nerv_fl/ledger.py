@@ -9,8 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from nerv_fl.arrays import BoolArray
-from nerv_fl.arrays import IntArray as IntArray  # noqa: PLC0414, the strategy and the server import it from here
+from nerv_fl.arrays import BoolArray, IntArray
 from nerv_fl.errors import DataError
 
 NANO_PER_NERV: Final = 10**9

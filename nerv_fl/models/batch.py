@@ -13,8 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nerv_fl.arrays import BoolArray as BoolArray  # noqa: PLC0414, the server imports it from here
-from nerv_fl.arrays import FloatArray, IntArray
+from nerv_fl.arrays import BoolArray, FloatArray, IntArray
 from nerv_fl.ledger import bucket, tokens
 from nerv_fl.rng import stream
 from nerv_fl.store import Samples

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nerv_fl.arrays import BoolArray, IntArray
-from nerv_fl.arrays import FloatArray as FloatArray  # noqa: PLC0414, the strategy and the server import it from here
+from nerv_fl.arrays import BoolArray, FloatArray, IntArray
 from nerv_fl.ledger import NUM_BUCKETS, bucket
 from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.encoder import Encoder

@@ -16,11 +16,11 @@ from typing import Self
 import numpy as np
 import torch
 
+from nerv_fl.arrays import BoolArray, FloatArray, IntArray
 from nerv_fl.config import RunConfig
-from nerv_fl.ledger import IntArray
-from nerv_fl.models.batch import BoolArray, StateBatch, evaluation_masks, make_batch
+from nerv_fl.models.batch import StateBatch, evaluation_masks, make_batch
 from nerv_fl.models.encoder import Encoder, centre, get_flat, set_flat
-from nerv_fl.models.evaluate import BalanceBaselines, FloatArray, SampleMeasures, measure_samples
+from nerv_fl.models.evaluate import BalanceBaselines, SampleMeasures, measure_samples
 from nerv_fl.models.homomorphism import check_bound
 from nerv_fl.models.influence import gradient_products
 from nerv_fl.models.losses import data_free_gradient

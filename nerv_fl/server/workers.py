@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from nerv_fl.arrays import FloatArray, IntArray
 from nerv_fl.errors import CheckpointError
-from nerv_fl.ledger import IntArray
-from nerv_fl.models.evaluate import FloatArray, SampleMeasures
+from nerv_fl.models.evaluate import SampleMeasures
 from nerv_fl.server.utility import Pools, PoolSettings
 from nerv_fl.strategy.aggregate import Vector
 

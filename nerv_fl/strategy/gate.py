@@ -17,9 +17,9 @@ from typing import Final, Protocol
 import numpy as np
 from scipy.stats import ttest_rel
 
+from nerv_fl.arrays import FloatArray, IntArray
 from nerv_fl.config import PROTOCOL_BOUND, GateConfig
-from nerv_fl.ledger import IntArray
-from nerv_fl.models.evaluate import EncoderMeasures, FloatArray, SampleMeasures, summarise
+from nerv_fl.models.evaluate import EncoderMeasures, SampleMeasures, summarise
 from nerv_fl.models.weights import vector_hash
 from nerv_fl.records import Homomorphism
 from nerv_fl.rng import stream

@@ -21,8 +21,8 @@ from typing import Final
 
 import numpy as np
 
+from nerv_fl.arrays import FloatArray
 from nerv_fl.config import RunConfig
-from nerv_fl.models.evaluate import FloatArray
 from nerv_fl.strategy.aggregate import LINEAR_RULES, Direction, Vector, aggregate
 from nerv_fl.strategy.gate import SEARCH, Candidate, Evaluator, one_step_per_chain
 from nerv_fl.strategy.shapley import MaskArray, ShapleyResult, estimate_exact, estimate_surrogate

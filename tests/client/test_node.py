@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from nerv_fl.arrays import IntArray
 from nerv_fl.client import node as node_module
 from nerv_fl.client.node import register
 from nerv_fl.client.privacy import SpendingLedger
 from nerv_fl.config import Flat
 from nerv_fl.errors import PrivacyError, SealError
-from nerv_fl.ledger import IntArray
 from nerv_fl.sealing import read_header
 from nerv_fl.store import Samples
 from nerv_fl.strategy.identity import EnclaveIdentity

@@ -11,8 +11,9 @@ import pytest
 from datagen import invariants
 from datagen.__main__ import main
 from datagen.invariants import verify_ledger
+from nerv_fl.arrays import IntArray
 from nerv_fl.errors import DataError
-from nerv_fl.ledger import BURN, MINT, NO_ACCOUNT, TRANSFER, IntArray, tokens
+from nerv_fl.ledger import BURN, MINT, NO_ACCOUNT, TRANSFER, tokens
 from nerv_fl.store import ChainBlock, LedgerFile, write_ledger
 
 NOBODY = NO_ACCOUNT

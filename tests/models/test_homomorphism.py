@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nerv_fl.arrays import IntArray
 from nerv_fl.errors import DataError
-from nerv_fl.ledger import MAX_SUPPLY_NANO, IntArray
+from nerv_fl.ledger import MAX_SUPPLY_NANO
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.homomorphism import (
     batch_delta,

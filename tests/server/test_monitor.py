@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy.stats import t as student_t
 
+from nerv_fl.arrays import IntArray
 from nerv_fl.client.privacy import Mechanism, epsilon_of
-from nerv_fl.ledger import IntArray
 from nerv_fl.models.evaluate import SampleMeasures
 from nerv_fl.records import Homomorphism
 from nerv_fl.server.monitor import Monitor, epsilon_spread

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nerv_fl.ledger import IntArray
-from nerv_fl.models.evaluate import FloatArray, SampleMeasures
+from nerv_fl.arrays import FloatArray, IntArray
+from nerv_fl.models.evaluate import SampleMeasures
 from nerv_fl.records import Homomorphism
 from nerv_fl.rng import stream
 from nerv_fl.strategy.aggregate import Vector
