@@ -60,7 +60,7 @@ def test_unknown_choice_is_refused(key: str, value: str, message: str) -> None:
     refused({key: value}, f"{key} is {value!r}, {message}")
 
 
-@pytest.mark.parametrize("steps", [[], [1.0, 0.0], [1.0, -0.5]])
+@pytest.mark.parametrize("steps", [[], [1.0, 0.0], [1.0, -0.5], [math.nan], [math.inf]])
 def test_steps_of_the_search_are_positive(steps: list[float]) -> None:
     refused({"gate.steps": steps}, f"gate.steps is {steps}, expected positive numbers, 0 being tried anyway")
 
@@ -120,6 +120,18 @@ def test_protocol_fixes_the_clip(clip: float) -> None:
             "valuation.audit_samples is 64, expected a number in [8, 32]",
         ),
         ({"gate.min_norm": 1.5, "gate.max_norm": 1.0}, "gate.min_norm is 1.5, expected a number in [0, 1.0]"),
+        (
+            {"server.aggregation": "median"},
+            "federation.cohort_size is 50, expected at most valuation.exact_max_nodes = 12 with server.aggregation "
+            "'median' and valuation.method 'auto': only exact values hold",
+        ),
+        (
+            {"server.mean_noise_std": 0.5},
+            "server.aggregation is 'mean', expected 'clipped_mean' where server.mean_noise_std is 0.5: without a clip "
+            "no noise bounds what one node changes",
+        ),
+        ({"name": "Zürich"}, "name is 'Zürich', expected 1 to 64 printable ASCII characters"),
+        ({"name": ""}, "name is '', expected 1 to 64 printable ASCII characters"),
     ],
 )
 def test_unsound_combination_is_refused(flat: Flat, message: str) -> None:

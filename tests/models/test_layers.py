@@ -229,3 +229,20 @@ def test_opacus_agrees(
     rows = [vars(parameter)["grad_sample"].reshape(batch.num_samples, -1) for parameter in encoder.parameters()]
     assert relative_error(fast, torch.cat(rows, dim=1)) <= TOLERANCE
     wrapped.to_standard_module()
+
+
+def test_a_sample_without_a_finite_gradient_counts_as_zero() -> None:
+    """Clipping cannot bound it: an infinite norm gives the factor 0, and 0 x inf is not a number."""
+    layer = redraw(layers.Linear(5, 3))
+    x = draw(4, 2, 5)
+    x[1, 0, 0] = torch.inf
+    with per_sample_gradients(layer):
+        layer(x).sum().backward()
+    before = [parameter.grad_sample.clone() for parameter in layer.parameters()]  # type: ignore[attr-defined]
+
+    layers.drop_non_finite(layer)
+
+    for parameter, earlier in zip(layer.parameters(), before, strict=True):
+        grad_sample: Tensor = parameter.grad_sample  # type: ignore[attr-defined]
+        assert not grad_sample[1].any()
+        assert torch.equal(grad_sample[[0, 2, 3]], earlier[[0, 2, 3]])

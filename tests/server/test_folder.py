@@ -164,3 +164,12 @@ def test_where_everything_is(folder: RunFolder) -> None:
         folder.node(7): "nodes/00007",
     }
     assert {str(path.relative_to(folder.root)) for path in names} == set(names.values())
+
+
+def test_certificates_of_rounds_that_do_not_count_are_removed(folder: RunFolder) -> None:
+    filled(folder)
+
+    folder.cut_after(2)
+
+    assert folder.certificate_path(2).exists()
+    assert not folder.certificate_path(3).exists()

@@ -217,3 +217,11 @@ def test_hosts_pin_the_runs_own_vendor_root(prepared: RunFolder) -> None:
     assert settings.simulated
     assert settings.ledger == prepared.data("nodes")
     assert settings.vendor_root.to_text() == (prepared.enclave / "vendor-root.pub").read_text()
+
+
+def test_another_ledger_in_the_place_of_the_runs_own_is_refused(tmp_path: Path) -> None:
+    folder, other = copy_run(tmp_path / "run"), copy_run(tmp_path / "other")
+    other.data("search").replace(folder.data("certify"))
+
+    with pytest.raises(CheckpointError, match=r"certify\.h5 has SHA-256 .*, expected .*: the run began with it$"):
+        prepare(folder)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from nerv_fl.config import Flat, RunConfig, build
+from nerv_fl.errors import AggregationError
+from nerv_fl.strategy import enclave
 from nerv_fl.strategy.aggregate import OptimizerState, Vector
 from nerv_fl.strategy.certificate import verify_certificate
 from nerv_fl.strategy.identity import EnclaveIdentity
@@ -212,3 +214,18 @@ def test_median_aggregation_is_valued_exactly(tmp_path: Path) -> None:
 
     assert outcome.accepted
     assert outcome.shapley.method == "exact"
+
+
+def test_a_coalition_without_a_finite_utility_rejects_the_round_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_finite(*_: object, **__: object) -> None:
+        raise AggregationError("value of the coalition (1,) is nan, expected a finite number")
+
+    monkeypatch.setattr(enclave, "value_round", not_finite)
+
+    outcome = judged(towards(0, 1, 2), tmp_path)
+
+    assert not outcome.accepted
+    assert outcome.reason == "value of the coalition (1,) is nan, expected a finite number"
+    assert np.array_equal(outcome.theta_P, ORIGIN)

@@ -73,7 +73,7 @@ def grid_of(answers: dict[int, dict[str, Any]]) -> FakeGrid:
 
 
 def answer(envelopes: list[bytes], refusing: list[int] | None = None) -> dict[str, Any]:
-    return {"nodes": [], "envelopes": envelopes, "refusing_nodes": refusing or [], "refusals": []}
+    return {"nodes": [], "envelopes": envelopes, "refusing_nodes": refusing or []}
 
 
 def test_cohorts_are_drawn_without_replacement_and_ascend() -> None:
@@ -155,6 +155,24 @@ def test_who_refused_spent_nothing_and_who_was_lost_may_have() -> None:
     assert bench.hearings[0].trained == frozenset(cohort) - {cohort[0], cohort[3]}
     assert bench.hearings[0].seconds >= 0
     assert list(bench.enclave.given[0].envelopes) == [b"a"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {},
+        {"envelopes": 7},
+        {"envelopes": ["text"], "nodes": "text", "refusing_nodes": [1.5]},
+        {"envelopes": [1, 2], "refusing_nodes": True},
+    ],
+)
+def test_a_malformed_reply_costs_nothing_but_itself(reply: dict[str, Any]) -> None:
+    bench = Bench()
+
+    bench.strategy.start(grid_of({0: answer([b"a"]), 1: reply}), num_rounds=1)
+
+    assert list(bench.enclave.given[0].envelopes) == [b"a"]
+    assert bench.hearings[0].trained == frozenset(bench.strategy.cohort(1))
 
 
 def test_clients_evaluate_nothing() -> None:

@@ -4,10 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nerv_fl.config import RunConfig
 from nerv_fl.errors import CheckpointError
 from nerv_fl.sealing import Context, OpeningKey, encode_update, seal
 from nerv_fl.strategy.aggregate import Vector
-from nerv_fl.strategy.opening import AdmissionLog, Admitted, open_round
+from nerv_fl.strategy.opening import AdmissionLog, Admitted, largest_honest_norm, open_round
 from tests.strategy.one_round import RUN, signing_key
 
 P = 5
@@ -88,6 +89,7 @@ NAN = np.array([0, 0, np.nan, np.inf, 0], dtype=np.float32)
 BLAMED = {
     "bad-payload": envelope(2, payload=b"fp32"),
     "not-finite": envelope(2, NAN),
+    "too-long": envelope(2, np.full(P, 1e10, dtype=np.float32)),
 }
 
 
@@ -163,3 +165,18 @@ def test_damaged_log(content: str, tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointError, match=f"^{path} is not an admission log "):
         AdmissionLog(path)
+
+
+def test_the_log_remembers_a_node_that_was_left_out_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "admitted.json"
+    first, second = envelope(2), envelope(2)
+    opened([first], AdmissionLog(path))
+    opened([envelope(1)], AdmissionLog(path))
+
+    assert opened([second], AdmissionLog(path)).refused == {"duplicate": 1}
+
+
+def test_an_honest_update_is_far_below_the_largest_norm() -> None:
+    """One step at rate 1: clip 1 plus noise of norm 0.5 sqrt(P) / 64, times 5."""
+    assert largest_honest_norm(RunConfig(), 64**2) == pytest.approx(5 * (1 + 0.5))
+    assert largest_honest_norm(RunConfig(), 49_376) == pytest.approx(5 * (1 + 0.5 * 49_376**0.5 / 64))
