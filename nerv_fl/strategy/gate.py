@@ -11,7 +11,7 @@ Shapes: P parameters.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ from nerv_fl.records import Homomorphism
 from nerv_fl.rng import stream
 from nerv_fl.strategy.aggregate import Direction, Vector
 
+NO_STEP: Final = "no step lowers the loss on the search pool and keeps the conditions"
 SEARCH: Final = "search"
 CERTIFY: Final = "certify"
 
@@ -92,11 +93,15 @@ def search_step(direction: Direction, aggregate_P: Vector, *, evaluator: Evaluat
         theta_P=direction.theta_P,
         search_loss_B=base.loss_B,
         base_loss_B=base.loss_B,
-        reason="no step lowers the loss on the search pool and keeps the conditions",
+        reason=NO_STEP,
     )
+    lowest = before.loss
     for step, theta_P, measures in zip(steps, candidates, measured, strict=True):
         after = summarise(measures)
-        if not broken_condition(before, after, config=config) and after.loss < float(best.search_loss_B.mean()):
+        condition = broken_condition(before, after, config=config)
+        if condition and best.step == 0 and after.loss < lowest:
+            lowest, best = after.loss, replace(best, reason=f"{NO_STEP}: at step {step:g} {condition}")
+        if not condition and after.loss < float(best.search_loss_B.mean()):
             best = Candidate(
                 step=step, theta_P=theta_P, search_loss_B=measures.loss_B, base_loss_B=base.loss_B, reason=""
             )
