@@ -19,7 +19,7 @@ from opacus import GradSampleModule
 from torch import Tensor, nn, optim
 
 from benchmarks.measure import median_cpu_ms, print_setting, print_table
-from datagen.ledger import generate_ledger
+from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl import rng
 from nerv_fl.client.privacy import private_optimizer
 from nerv_fl.config import PrivacyConfig, TrainingConfig
@@ -65,15 +65,7 @@ def draw_batch() -> StateBatch:
     preset = get_preset("quickstart")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.h5"
-        generate_ledger(
-            path,
-            chains=TRAINING.expected_batch // 8,
-            steps=8,
-            accounts=preset.num_accounts,
-            max_transactions=16,
-            profile="live",
-            seed=SEED,
-        )
+        generate_ledger(path, LedgerShape(chains=TRAINING.expected_batch // 8, accounts=preset.num_accounts, seed=SEED))
         with LedgerFile(path) as ledger:
             samples = ledger.read(range(TRAINING.expected_batch))
     masks = draw_masks(rng.stream(SEED, "masks"), num_samples=len(samples.chain), num_accounts=preset.num_accounts)

@@ -3,19 +3,20 @@
 Shapes: C chains of a block, S steps, A accounts, M = C * S batches, N transactions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from datagen.measures import Measures
 from nerv_fl.arrays import BoolArray, IntArray
 from nerv_fl.errors import DataError
 from nerv_fl.ledger import BUCKET_EDGES, BURN, MAX_BATCH, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER, tokens
-from nerv_fl.store import LedgerFile
-from nerv_fl.store.samples import ChainBlock, ContentDigest
+from nerv_fl.store import Ledger, open_ledger
+from nerv_fl.store.samples import ChainBlock, ContentDigest, chain_digests
 
 BLOCK_VALUES: Final = 2**20
 SMALL_LEDGER: Final = 64
@@ -56,13 +57,16 @@ class LedgerReport:
     content_sha256: str
 
 
-def verify_ledger(path: str | Path, *, min_changed: float | None = None) -> LedgerReport:
+def verify_ledger(
+    path: str | Path, *, min_changed: float | None = None, progress: Callable[[int], None] | None = None
+) -> LedgerReport:
     """Prove that a file is a sound ledger, or say where it is not.
 
     Args:
         path: The file.
         min_changed: Least fraction of accounts whose bucket changes in the median batch; None for 10 % up to 64
             accounts, 1 % above.
+        progress: Told the number of chains of each block that is checked.
 
     Returns:
         Counts and measures of the file.
@@ -75,13 +79,17 @@ def verify_ledger(path: str | Path, *, min_changed: float | None = None) -> Ledg
         burns; the transactions, one after another, turn each state into the next, and no sender spends more than it
         has at that moment; tokens differ at exactly the accounts whose bucket changed.
     """
-    with LedgerFile(path) as ledger:
+    with open_ledger(path) as ledger:
         measures, digest = Measures(ledger.info.accounts), ContentDigest()
         for first, block in _blocks(ledger):
             proof = _Proof(ledger.path, block=block, first=first)
             proof.check()
             measures.update(block, changed=proof.changed())
-            digest.update(block)
+            digests = chain_digests(block)
+            proof.check_digests(digests, recorded=ledger.chain_digests()[first : first + len(digests)])
+            digest.update(digests)
+            if progress is not None:
+                progress(len(digests))
         _check_whole(ledger, transactions=measures.transactions, content_sha256=digest.hexdigest())
         report = LedgerReport(
             chains=ledger.info.chains,
@@ -123,6 +131,14 @@ class _Proof:
         self._check_transactions()
         self._check_supply()
         self._check_replay()
+
+    def check_digests(self, found: npt.NDArray[np.uint8], *, recorded: npt.NDArray[np.uint8]) -> None:
+        """Raise at the first chain whose values do not hash to what the writer recorded."""
+        for row in np.flatnonzero((found != recorded).any(axis=1))[:1]:
+            raise DataError(
+                f"{self._path}: chain {self._first + row}: its content hashes to {found[row].tobytes().hex()}, "
+                f"expected {recorded[row].tobytes().hex()}"
+            )
 
     def changed(self) -> BoolArray:
         """Return which accounts' buckets each batch changes, [M, A], once tokens are shown to say the same."""
@@ -226,13 +242,13 @@ class _Proof:
         return f"{self._path}: chain {self._first + chain}, step {step}"
 
 
-def _blocks(ledger: LedgerFile) -> Iterator[tuple[int, ChainBlock]]:
+def _blocks(ledger: Ledger) -> Iterator[tuple[int, ChainBlock]]:
     size = max(1, BLOCK_VALUES // (ledger.info.accounts * (ledger.info.steps + 1)))
     for first in range(0, ledger.info.chains, size):
         yield first, ledger.read_chains(first, min(first + size, ledger.info.chains))
 
 
-def _check_whole(ledger: LedgerFile, *, transactions: int, content_sha256: str) -> None:
+def _check_whole(ledger: Ledger, *, transactions: int, content_sha256: str) -> None:
     if transactions != ledger.num_transactions:
         raise DataError(
             f"{ledger.path}: its batches hold {transactions} transactions, expected all {ledger.num_transactions}"
@@ -241,7 +257,7 @@ def _check_whole(ledger: LedgerFile, *, transactions: int, content_sha256: str) 
         raise DataError(f"{ledger.path}: its content hashes to {content_sha256}, expected {ledger.info.content_sha256}")
 
 
-def _check_changed(ledger: LedgerFile, found: float, *, limit: float | None) -> None:
+def _check_changed(ledger: Ledger, found: float, *, limit: float | None) -> None:
     if limit is None:
         limit = MIN_CHANGED_SMALL if ledger.info.accounts <= SMALL_LEDGER else MIN_CHANGED_LARGE
     if found < limit:

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from datagen.roles import num_rich
+from datagen.ledger.roles import num_rich
 from nerv_fl.arrays import BoolArray, FloatArray, IntArray
 from nerv_fl.ledger import NUM_BUCKETS, bucket
 from nerv_fl.store.samples import ChainBlock

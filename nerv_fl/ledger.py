@@ -21,6 +21,8 @@ TRANSFER: Final = 0
 MINT: Final = 1
 BURN: Final = 2
 CLS_TOKEN: Final = 0
+SHARD_KINDS: Final = ("mixed", "exchange", "payroll", "retail", "dormant")
+"""What a shard is used for; the index is what ledger files hold."""
 
 
 def _bucket_edges() -> IntArray:

@@ -9,12 +9,14 @@ import hashlib
 import json
 import os
 import secrets
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.special import ndtri
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Source(Protocol):
@@ -61,8 +63,10 @@ def system_stream() -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=secrets.randbits(128)))
 
 
-def torch_stream(seed: int, *path: int | str) -> torch.Generator:
+def torch_stream(seed: int, *path: int | str) -> "torch.Generator":
     """Return a CPU torch generator at an address, for initial weights: torch keeps 32 bits of a seed."""
+    import torch  # noqa: PLC0415 (seconds, which generators of data need not spend)
+
     return torch.Generator().manual_seed(int.from_bytes(_digest(seed, path)[:4], "little"))
 
 

@@ -12,7 +12,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Final
 
-from datagen.ledger import generate_ledger
+from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.bootstrap.pretrain import pretrain
 from nerv_fl.checks import nearest
 from nerv_fl.client.node import register
@@ -128,12 +128,16 @@ def _make_ledgers(folder: RunFolder, *, progress: Progress) -> None:
         if not folder.data(name).exists():
             generate_ledger(
                 folder.data(name),
-                chains=chains,
-                steps=sizes.steps,
-                accounts=get_preset(config.model.preset).num_accounts,
-                max_transactions=sizes.max_transactions,
-                profile=profile,
-                seed=int(stream(config.seed, "data", name).integers(2**31)),
+                LedgerShape(
+                    chains=chains,
+                    steps=sizes.steps,
+                    accounts=get_preset(config.model.preset).num_accounts,
+                    max_transactions=sizes.max_transactions,
+                    profile=profile,
+                    seed=int(stream(config.seed, "data", name).integers(2**31)),
+                    heterogeneity=sizes.heterogeneity if profile == "live" else 0.0,
+                ),
+                resume=True,
             )
         with LedgerFile(folder.data(name)) as ledger:
             hashes[name] = ledger.info.content_sha256

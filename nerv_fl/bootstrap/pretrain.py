@@ -27,7 +27,7 @@ from nerv_fl.models.losses import MOVEMENT_FLOOR, data_free_gradient, masked_cro
 from nerv_fl.models.presets import get_preset
 from nerv_fl.models.weights import save_encoder
 from nerv_fl.rng import stream, torch_stream
-from nerv_fl.store import LedgerFile, Samples
+from nerv_fl.store import Ledger, Samples, open_ledger
 from nerv_fl.threads import use_one_thread
 
 Progress = Callable[[int, int, float], None]
@@ -66,7 +66,7 @@ def pretrain(config: RunConfig, ledger_path: Path, *, out: Path, progress: Progr
     use_one_thread()
     encoder = Encoder(get_preset(config.model.preset), readout=config.model.readout)
     encoder.reset_parameters(torch_stream(config.seed, "bootstrap", "weights"))
-    with LedgerFile(ledger_path) as ledger:
+    with open_ledger(ledger_path) as ledger:
         ledger.require_accounts(encoder.preset.num_accounts)
         train, heldout = _split(ledger, heldout_chains=config.data.heldout_chains)
     epsilon = _epsilon(config, num_samples=len(train.chain)) if config.bootstrap.dp else None
@@ -93,7 +93,7 @@ class _Best:
     measures: EncoderMeasures
 
 
-def _split(ledger: LedgerFile, *, heldout_chains: int) -> tuple[Samples, Samples]:
+def _split(ledger: Ledger, *, heldout_chains: int) -> tuple[Samples, Samples]:
     info = ledger.info
     if info.chains <= heldout_chains:
         raise DataError(

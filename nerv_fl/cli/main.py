@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from nerv_fl.cli.datagen import datagen_app
 from nerv_fl.cli.live import RunDisplay
 from nerv_fl.errors import NervError
 
@@ -25,7 +26,6 @@ Begin with [bold]nerv-fl simulate quickstart --out runs/quickstart[/bold]: 100 v
 (sigma 0.5), a simulated enclave opens their sealed updates, tests the new encoder, values every node and pays it. Then
 open [bold]runs/quickstart/report.html[/bold].""",
 )
-datagen_app = typer.Typer(no_args_is_help=True, help="Generate ledgers, and prove their invariants.")
 bootstrap_app = typer.Typer(no_args_is_help=True, help="Pretrain centrally on public data.")
 app.add_typer(datagen_app, name="datagen")
 app.add_typer(bootstrap_app, name="bootstrap")
@@ -106,47 +106,6 @@ def verify(
         f"{100 * verified.pass_fraction_low:.3f} % of the certify pool at 95 % confidence"
     )
     print(f"loss lower with p = {verified.p_value:.3g}; signed by an enclave whose hardware is mock")
-
-
-@datagen_app.command("ledger")
-def datagen_ledger(
-    out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
-    chains: Annotated[int, typer.Option(help="Number of chains.")] = 1024,
-    steps: Annotated[int, typer.Option(help="Batches of each chain.")] = 8,
-    accounts: Annotated[int, typer.Option(help="Accounts of a shard.")] = 64,
-    max_transactions: Annotated[int, typer.Option(help="Batches hold 1 to this many transactions.")] = 16,
-    profile: Annotated[str, typer.Option(help="live: roles in registry order; genesis: shuffled, public.")] = "live",
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 7,
-    as_json: Json = False,
-) -> None:
-    """Generate a ledger: chains of states with the batches between them."""
-    from datagen.ledger import generate_ledger  # noqa: PLC0415
-
-    with RunDisplay(Console(stderr=True)) as display:
-        info = generate_ledger(
-            out,
-            chains=chains,
-            steps=steps,
-            accounts=accounts,
-            max_transactions=max_transactions,
-            profile=profile,
-            seed=seed,
-            progress=display.counter("data", chains),
-        )
-    print(json.dumps(asdict(info)) if as_json else f"{out}: {info.num_samples:,} samples, sha256 {info.content_sha256}")
-
-
-@datagen_app.command("verify")
-def datagen_verify(file: Annotated[Path, typer.Argument(help="Ledger file.")], as_json: Json = False) -> None:
-    """Prove a ledger's invariants: supply, balances, replayed batches, changed tokens."""
-    from datagen.invariants import verify_ledger  # noqa: PLC0415
-
-    found = asdict(verify_ledger(file))
-    if as_json:
-        print(json.dumps(found))
-        return
-    for name, value in found.items():
-        print(f"{name:>18}  {value}")
 
 
 @bootstrap_app.command("encoder")

@@ -7,14 +7,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import numpy as np
+
+from nerv_fl.arrays import IntArray
 from nerv_fl.checks import in_range
 from nerv_fl.client.node import Node, RoundOrder
 from nerv_fl.client.train import Trainer
 from nerv_fl.config import RunConfig
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.presets import get_preset
+from nerv_fl.rng import stream
 from nerv_fl.sealing import VerifyKey
-from nerv_fl.store import LedgerFile
+from nerv_fl.store import Ledger, open_ledger
+from nerv_fl.store.partition import by_chain, by_dirichlet
 from nerv_fl.threads import use_one_thread
 
 Answers: TypeAlias = tuple[Mapping[int, bytes], tuple[int, ...]]
@@ -31,7 +36,7 @@ class HostSettings:
 
     Attributes:
         config: The settings its nodes agreed to.
-        ledger: Ledger file; node i's shard is samples i n to (i + 1) n, n being `data.samples_per_node`.
+        ledger: Ledger file or folder that holds the shards of all nodes; `shards_of` says whose is what.
         nodes: Folder that holds each node's folder.
         vendor_root: Pinned public key of the (mock) vendor root.
         code_hash: Hash of the enclave code that the nodes trust.
@@ -63,8 +68,9 @@ class NodeHost:
         self._trainer = Trainer(
             encoder, training=config.training, privacy=config.privacy, movement_floor=movement_floor
         )
-        self._ledger = LedgerFile(settings.ledger)
+        self._ledger = open_ledger(settings.ledger)
         self._ledger.require_accounts(encoder.preset.num_accounts)
+        self._shards = shards_of(self._ledger, config)
 
     def answer(self, order: RoundOrder, numbers: Sequence[int]) -> Answers:
         """Return each node's envelope, and the nodes that have none; no node's failure is another's.
@@ -82,16 +88,34 @@ class NodeHost:
         return envelopes, tuple(refusing)
 
     def _node(self, number: int) -> Node:
-        settings, size = self._settings, self._settings.config.data.samples_per_node
+        settings, steps = self._settings, np.arange(self._ledger.info.steps)
         return Node(
             number,
             node_folder(settings.nodes, number),
-            samples=(number * size, (number + 1) * size),
+            samples=(self._shards[number][:, None] * len(steps) + steps).reshape(-1),
             config=settings.config,
             vendor_root=settings.vendor_root,
             code_hash=settings.code_hash,
             simulated=settings.simulated,
         )
+
+
+def shards_of(ledger: Ledger, config: RunConfig) -> IntArray:
+    """Return the chains of each node, int64 [num_nodes, chains_per_node]: the same in every process of a run.
+
+    Raises:
+        DataError: If the ledger has too few chains.
+    """
+    data, num_nodes = config.data, config.federation.num_nodes
+    if data.partition == "chain":
+        return by_chain(ledger.info.chains, num_nodes=num_nodes, chains_per_node=data.chains_per_node)
+    return by_dirichlet(
+        ledger.shard_kinds(),
+        num_nodes=num_nodes,
+        chains_per_node=data.chains_per_node,
+        alpha=data.dirichlet_alpha,
+        stream=stream(config.seed, "partition"),
+    )
 
 
 def node_folder(nodes: Path, number: int) -> Path:

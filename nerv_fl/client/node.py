@@ -13,14 +13,14 @@ from typing import Final
 import torch
 
 from nerv_fl.client.privacy import Mechanism, SpendingLedger
-from nerv_fl.client.train import Range, Streams, Trainer, sampling_rate
+from nerv_fl.client.train import Records, Streams, Trainer, sampling_rate
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import PrivacyError, SealError
 from nerv_fl.files import write_atomically
 from nerv_fl.models.weights import vector_hash
 from nerv_fl.rng import SystemSource, stream, system_stream
 from nerv_fl.sealing import Context, SigningKey, VerifyKey, check_evidence, encode_update, seal
-from nerv_fl.store import LedgerFile
+from nerv_fl.store import Ledger
 
 KEY_FILE: Final = "signing.key"
 
@@ -50,7 +50,7 @@ class Node:
     Args:
         number: Its number on the roster.
         folder: Its own folder.
-        samples: First and past-the-end sample of its shard in the ledger file.
+        samples: int64 [n], its samples in the ledger file.
         config: The settings this node agreed to; the server cannot change them.
         vendor_root: Pinned public key of the (mock) vendor root.
         code_hash: Hash of the enclave code that this node trusts.
@@ -62,7 +62,7 @@ class Node:
         number: int,
         folder: Path,
         *,
-        samples: Range,
+        samples: Records,
         config: RunConfig,
         vendor_root: VerifyKey,
         code_hash: str,
@@ -82,7 +82,7 @@ class Node:
             privacy=config.privacy,
         )
 
-    def answer(self, order: RoundOrder, *, trainer: Trainer, ledger: LedgerFile) -> bytes:
+    def answer(self, order: RoundOrder, *, trainer: Trainer, ledger: Ledger) -> bytes:
         """Return the sealed update for a round: trained now, or the very envelope sent before.
 
         Args:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, optim
 
+from nerv_fl.arrays import IntArray
 from nerv_fl.client.privacy import private_optimizer
 from nerv_fl.config import PrivacyConfig, TrainingConfig
 from nerv_fl.models.batch import StateBatch, draw_masks, make_batch
@@ -25,9 +26,9 @@ from nerv_fl.models.encoder import Encoder, get_flat, set_flat
 from nerv_fl.models.layers import drop_non_finite, empty_grad_samples, per_sample_gradients
 from nerv_fl.models.losses import sample_losses
 from nerv_fl.rng import Source
-from nerv_fl.store import LedgerFile
+from nerv_fl.store import Ledger
 
-Range: TypeAlias = tuple[int, int]
+Records: TypeAlias = IntArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,9 @@ class Streams:
     noise: Source
 
 
-def sampling_rate(training: TrainingConfig, samples: Range) -> float:
+def sampling_rate(training: TrainingConfig, samples: Records) -> float:
     """Return q of a node: what it samples with, and what its accountant reckons with."""
-    return training.expected_batch / (samples[1] - samples[0])
+    return training.expected_batch / len(samples)
 
 
 class Trainer:
@@ -72,22 +73,21 @@ class Trainer:
         """P of the model it trains."""
         return self._encoder.num_parameters
 
-    def update(self, theta_P: Tensor, ledger: LedgerFile, *, samples: Range, streams: Streams) -> Tensor:
+    def update(self, theta_P: Tensor, ledger: Ledger, *, samples: Records, streams: Streams) -> Tensor:
         """Return theta_i - theta after the local steps, float32 (P,).
 
         Args:
             theta_P: The round's weights.
             ledger: The file that holds the node's records.
-            samples: First and past-the-end sample of this node in it.
+            samples: int64 [n], this node's samples in it.
             streams: The node's streams of this round.
         """
         set_flat(self._encoder, theta_P)
         self._forget()
         self._optimizer.noise = streams.noise
-        first, stop = samples
         rate = sampling_rate(self._training, samples)
         for _ in range(self._training.local_steps):
-            drawn = first + np.flatnonzero(streams.sampling.random(stop - first) < rate)
+            drawn = samples[np.flatnonzero(streams.sampling.random(len(samples)) < rate)]
             records = ledger.read(drawn)
             masks = draw_masks(streams.masks, num_samples=len(drawn), num_accounts=self._encoder.preset.num_accounts)
             self._step(make_batch(records, masks))

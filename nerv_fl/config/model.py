@@ -26,7 +26,11 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Sizes of the ledgers: chains of `steps` batches of 1..`max_transactions` transactions."""
+    """The ledgers: chains of `steps` batches of 1..`max_transactions` transactions, and which of them a node holds.
+
+    `heterogeneity` (0..1) says how much the kinds of shard differ, `partition` whether nodes take chains in order or
+    kinds in proportions drawn from a Dirichlet distribution of concentration `dirichlet_alpha`.
+    """
 
     steps: int = 8
     max_transactions: int = 16
@@ -36,6 +40,9 @@ class DataConfig:
     search_chains: int = 256
     certify_chains: int = 4096
     final_chains: int = 1024
+    heterogeneity: float = 0.0
+    partition: str = "chain"
+    dirichlet_alpha: float = 0.5
 
     def __post_init__(self) -> None:
         """Refuse empty pools, and nodes whose samples are not whole chains."""
@@ -44,6 +51,9 @@ class DataConfig:
         in_range("data.samples_per_node", self.samples_per_node, low=1, high=10**9)
         for name in ("bootstrap_chains", "heldout_chains", "search_chains", "certify_chains", "final_chains"):
             in_range(f"data.{name}", getattr(self, name), low=2, high=10**9)
+        in_range("data.heterogeneity", self.heterogeneity, low=0, high=1)
+        one_of("data.partition", self.partition, choices=("chain", "dirichlet"))
+        in_range("data.dirichlet_alpha", self.dirichlet_alpha, low=0, high=1e6, open_low=True)
         if self.samples_per_node % self.steps:
             raise ConfigError(
                 f"data.samples_per_node is {self.samples_per_node}, expected a multiple of data.steps = {self.steps}"

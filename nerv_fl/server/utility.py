@@ -26,7 +26,7 @@ from nerv_fl.models.influence import gradient_products
 from nerv_fl.models.losses import data_free_gradient
 from nerv_fl.models.presets import get_preset
 from nerv_fl.records import Homomorphism
-from nerv_fl.store import LedgerFile, Samples
+from nerv_fl.store import Samples, open_ledger
 from nerv_fl.strategy.aggregate import Vector
 from nerv_fl.strategy.gate import SEARCH
 from nerv_fl.threads import use_one_thread
@@ -62,7 +62,7 @@ class Pools:
         config = settings.config
         self._settings = settings
         self._encoder = Encoder(get_preset(config.model.preset), readout=config.model.readout)
-        self._files = {name: LedgerFile(path) for name, path in settings.paths.items()}
+        self._files = {name: open_ledger(path) for name, path in settings.paths.items()}
         for file in self._files.values():
             file.require_accounts(self._encoder.preset.num_accounts)
         self._prepared = lru_cache(maxsize=64)(self._prepare)

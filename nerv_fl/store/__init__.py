@@ -1,8 +1,21 @@
-"""Ledgers on disk: the file, the samples it gives, and the schema it must have."""
+"""Ledgers on disk: the file, the samples it gives, the schema it must have, and data sets of several files."""
 
 from nerv_fl.store.file import LedgerFile
+from nerv_fl.store.parts import Ledger, LedgerParts, open_ledger, write_index
 from nerv_fl.store.samples import Batches, ChainBlock, Samples
 from nerv_fl.store.schema import LedgerInfo
-from nerv_fl.store.writer import write_ledger
+from nerv_fl.store.writer import join_ledgers, write_ledger
 
-__all__ = ["Batches", "ChainBlock", "LedgerFile", "LedgerInfo", "Samples", "write_ledger"]
+__all__ = [
+    "Batches",
+    "ChainBlock",
+    "Ledger",
+    "LedgerFile",
+    "LedgerInfo",
+    "LedgerParts",
+    "Samples",
+    "join_ledgers",
+    "open_ledger",
+    "write_index",
+    "write_ledger",
+]

@@ -5,10 +5,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import deflate
+
 from nerv_fl.errors import DataError, NervError
 
-DAMAGE: Final = (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
-"""What h5py raises at damaged files, depending on the byte."""
+DAMAGE: Final = (
+    ArithmeticError,
+    deflate.DeflateError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What h5py and the codec raise at damaged files, depending on the byte."""
 
 
 @contextmanager
@@ -24,6 +35,8 @@ def naming_damage(path: Path, *, what: str) -> Iterator[None]:
     """
     try:
         yield
+    except DataError as error:
+        raise error if str(path) in str(error) else DataError(f"{path}: {error}") from error
     except NervError:
         raise
     except DAMAGE as error:

@@ -1,4 +1,4 @@
-"""The ledger file: chains of states and the batches between them, in HDF5. Only this file and `writer` import h5py.
+"""The ledger file: chains of states and the batches between them, in HDF5. `writer` makes it.
 
     balances          int64  [chains, steps + 1, accounts]   NANO
     tx/kind           uint8  [transactions]                  0 transfer, 1 mint, 2 burn
@@ -7,6 +7,8 @@
     tx/amount_nano    int64  [transactions]
     batch/offset      int64  [chains * steps + 1]            where each batch begins in tx, chain-major
     chain/supply_nano int64  [chains]                        supply at step 0
+    chain/shard_kind  uint8  [chains]                        0 mixed, 1 exchange, 2 payroll, 3 retail, 4 dormant
+    chain/sha256      uint8  [chains, 32]                    hash of the chain's values
 
 Sample k is step k % steps of chain k // steps: the state before, the batch, the state after.
 
@@ -25,6 +27,7 @@ import numpy.typing as npt
 
 from nerv_fl.arrays import IntArray
 from nerv_fl.errors import ConfigError, DataError
+from nerv_fl.store.chunks import gather, is_plain
 from nerv_fl.store.damage import DAMAGE, naming_damage
 from nerv_fl.store.samples import COLUMNS, Batches, ChainBlock, Columns, Samples, join_batches, runs, span_of
 from nerv_fl.store.schema import DTYPES, LedgerInfo, check_offsets, check_schema
@@ -77,8 +80,7 @@ class LedgerFile:
     @property
     def num_transactions(self) -> int:
         """Number of transactions of all batches."""
-        with naming_damage(self.path, what="tx/kind"):
-            return len(self._file()["tx/kind"])
+        return len(self._dataset("tx/kind"))
 
     def require_accounts(self, num_accounts: int) -> None:
         """Raise unless the ledger has as many accounts as the model.
@@ -88,6 +90,17 @@ class LedgerFile:
         """
         if self.info.accounts != num_accounts:
             raise DataError(f"{self.path} has {self.info.accounts} accounts, expected {num_accounts} (the model's)")
+
+    def require_like(self, other: "LedgerFile") -> None:
+        """Raise unless the ledger was drawn like another, so that their chains can stand in one data set.
+
+        Raises:
+            DataError: If they differ in steps, accounts, seed, profile or generator.
+        """
+        for name in ("steps", "accounts", "seed", "profile", "generator"):
+            found, expected = getattr(self.info, name), getattr(other.info, name)
+            if found != expected:
+                raise DataError(f"{self.path}: {name} is {found!r}, expected {expected!r} as in {other.path}")
 
     def read(self, sample_ids: IntArray | Sequence[int], *, with_batches: bool = False) -> Samples:
         """Read samples.
@@ -107,15 +120,10 @@ class LedgerFile:
         for wrong in ids[(ids < 0) | (ids >= self.info.num_samples)][:1]:
             raise ConfigError(f"sample is {wrong}, expected 0 to {self.info.num_samples - 1} (of {self.path})")
         chain, step = np.divmod(ids, self.info.steps)
-        before, after = np.empty((2, len(ids), self.info.accounts), dtype=np.int64)
-        for group in self._runs(chain):
-            rows, columns = span_of(chain[group], more=1), span_of(step[group], more=2)
-            states = self._slice("balances", (rows, columns))
-            row, column = chain[group] - rows.start, step[group] - columns.start
-            before[group], after[group] = states[row, column], states[row, column + 1]
+        states = self._states(np.concatenate([chain, chain]), step=np.concatenate([step, step + 1]))
         return Samples(
-            before=before,
-            after=after,
+            before=states[: len(ids)],
+            after=states[len(ids) :],
             supply_nano=self._supply_nano[chain],
             chain=chain,
             step=step,
@@ -136,12 +144,38 @@ class LedgerFile:
         return ChainBlock(
             balances=self._slice("balances", slice(start, stop)),
             supply_nano=self._slice("chain/supply_nano", slice(start, stop)),
+            shard_kind=self._slice("chain/shard_kind", slice(start, stop)),
             kind=kind,
             sender=sender,
             receiver=receiver,
             amount_nano=amount_nano,
             counts=np.diff(offset).reshape(stop - start, self.info.steps),
         )
+
+    def shard_kinds(self) -> npt.NDArray[np.uint8]:
+        """Return the kind of each chain's shard, uint8 [chains]: indices into `nerv_fl.ledger.SHARD_KINDS`.
+
+        Raises:
+            DataError: If the file is damaged.
+        """
+        return self._slice("chain/shard_kind", slice(None))
+
+    def chain_digests(self) -> npt.NDArray[np.uint8]:
+        """Return the hash of each chain as the writer recorded it, uint8 [chains, 32].
+
+        Raises:
+            DataError: If the file is damaged.
+        """
+        return self._slice("chain/sha256", slice(None))
+
+    def _states(self, chain: IntArray, *, step: IntArray) -> IntArray:
+        """Return the state of each chain before a step, int64 [B, A]."""
+        dataset = self._dataset("balances")
+        with naming_damage(self.path, what="balances"):
+            if is_plain(dataset):
+                return gather(dataset, chain, columns=step)
+            rows = [dataset[row, column] for row, column in zip(chain, step, strict=True)]
+            return np.array(rows, dtype=np.int64).reshape(len(chain), self.info.accounts)
 
     def _read_batches(self, ids: IntArray) -> Batches:
         groups, parts = self._runs(ids // self.info.steps), []
@@ -174,10 +208,18 @@ class LedgerFile:
         return self._slice("chain/supply_nano", slice(None))
 
     def _slice(self, name: str, selection: slice | tuple[slice, ...]) -> npt.NDArray[Any]:
+        dataset = self._dataset(name)
+        with naming_damage(self.path, what=name):
+            return np.asarray(dataset[selection])
+
+    def _dataset(self, name: str) -> h5py.Dataset:
         file = self._file()
         with naming_damage(self.path, what=name):
-            dataset = self._datasets.get(name) or self._datasets.setdefault(name, file[name])
-            return np.asarray(dataset[selection])
+            return self._datasets.get(name) or self._datasets.setdefault(name, file[name])
+
+    def handle(self) -> h5py.File:
+        """Return the open HDF5 file of this process, for copying chunks as they are."""
+        return self._file()
 
     def _file(self) -> h5py.File:
         if self._handle is None or self._owner != os.getpid():

@@ -65,6 +65,7 @@ class ChainBlock:
     Attributes:
         balances: int64 [C, S + 1, A], NANO.
         supply_nano: int64 [C], the supply at step 0.
+        shard_kind: uint8 [C], index into `nerv_fl.ledger.SHARD_KINDS`.
         kind: uint8 [N].
         sender: uint16 [N].
         receiver: uint16 [N].
@@ -74,6 +75,7 @@ class ChainBlock:
 
     balances: IntArray
     supply_nano: IntArray
+    shard_kind: npt.NDArray[np.uint8]
     kind: npt.NDArray[np.uint8]
     sender: npt.NDArray[np.uint16]
     receiver: npt.NDArray[np.uint16]
@@ -85,21 +87,37 @@ class ChainBlock:
         return self.kind, self.sender, self.receiver, self.amount_nano
 
 
+def chain_digests(block: ChainBlock) -> npt.NDArray[np.uint8]:
+    """Return the SHA-256 of every value of each chain, uint8 [C, 32]: it does not depend on the chain's block."""
+    ends = np.cumsum(block.counts.sum(axis=1))
+    begins = ends - block.counts.sum(axis=1)
+    per_chain = (block.balances, block.supply_nano, block.shard_kind, block.counts)
+    whole = [np.ascontiguousarray(values) for values in per_chain]
+    digests = np.empty((len(ends), hashlib.sha256().digest_size), dtype=np.uint8)
+    for chain, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
+        digest = hashlib.sha256()
+        for values in (*(values[chain : chain + 1] for values in whole), *(c[begin:end] for c in block.columns())):
+            digest.update(np.ascontiguousarray(values).data)
+        digests[chain] = np.frombuffer(digest.digest(), dtype=np.uint8)
+    return digests
+
+
 class ContentDigest:
-    """Hash of a ledger's values that does not depend on how its chains are cut into blocks."""
+    """Hash of a ledger's values that does not depend on how its chains are cut into blocks, parts or files.
+
+    It is the SHA-256 of the chains' own hashes, one after another.
+    """
 
     def __init__(self) -> None:
-        self._hashes = [hashlib.sha256() for _ in range(7)]
+        self._hash = hashlib.sha256()
 
-    def update(self, block: ChainBlock) -> None:
-        """Add the next chains."""
-        columns = (block.balances, block.supply_nano, *block.columns(), block.counts)
-        for digest, values in zip(self._hashes, columns, strict=True):
-            digest.update(np.ascontiguousarray(values).data)
+    def update(self, digests: npt.NDArray[np.uint8]) -> None:
+        """Add the hashes of the next chains, uint8 [C, 32] (see `chain_digests`)."""
+        self._hash.update(np.ascontiguousarray(digests).data)
 
     def hexdigest(self) -> str:
         """Return the hash of everything added so far."""
-        return hashlib.sha256(b"".join(digest.digest() for digest in self._hashes)).hexdigest()
+        return self._hash.hexdigest()
 
 
 def span_of(indices: IntArray, *, more: int) -> slice:

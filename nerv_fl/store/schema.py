@@ -11,7 +11,7 @@ import numpy as np
 from nerv_fl.arrays import IntArray
 from nerv_fl.errors import DataError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 DTYPES: Final = {
     "balances": "int64",
     "tx/kind": "uint8",
@@ -20,10 +20,13 @@ DTYPES: Final = {
     "tx/amount_nano": "int64",
     "batch/offset": "int64",
     "chain/supply_nano": "int64",
+    "chain/shard_kind": "uint8",
+    "chain/sha256": "uint8",
 }
 # A chunk is what one sample costs to read.
 CHUNK_BYTES: Final = 2**14
-MAX_CHUNK_BYTES: Final = 2**20
+MAX_CHUNK_BYTES: Final = 2**17
+DIGEST_BYTES: Final = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class LedgerInfo:
         seed: Seed it was drawn from.
         profile: `live` or `genesis`.
         generator: Name and version of the program that drew it.
-        content_sha256: Hash of every value, whatever the compression, as the writer recorded it.
+        content_sha256: Hash of the chains' hashes, which cover every value, whatever the compression.
     """
 
     chains: int
@@ -57,18 +60,20 @@ class LedgerInfo:
 def fixed_shapes(*, chains: int, steps: int, accounts: int) -> dict[str, tuple[int, ...]]:
     """Return the shape of each dataset but the columns of transactions, whose length is drawn.
 
-    >>> fixed_shapes(chains=2, steps=3, accounts=8)
-    {'balances': (2, 4, 8), 'batch/offset': (7,), 'chain/supply_nano': (2,)}
+    >>> fixed_shapes(chains=2, steps=3, accounts=8)["balances"]
+    (2, 4, 8)
     """
     return {
         "balances": (chains, steps + 1, accounts),
         "batch/offset": (chains * steps + 1,),
         "chain/supply_nano": (chains,),
+        "chain/shard_kind": (chains,),
+        "chain/sha256": (chains, DIGEST_BYTES),
     }
 
 
 def chunk_shape(shape: tuple[int, ...], *, itemsize: int) -> tuple[int, ...]:
-    """Return the chunk of a dataset: a few chains or rows, 16 KiB of them, or one chain, or of a long chain 1 MiB.
+    """Return the chunk of a dataset: 16 KiB of chains or rows, or one chain, or an even part of a long one.
 
     Args:
         shape: Of the dataset; an empty one may grow.
@@ -81,8 +86,8 @@ def chunk_shape(shape: tuple[int, ...], *, itemsize: int) -> tuple[int, ...]:
     first = max(1, min(CHUNK_BYTES // row, shape[0] or CHUNK_BYTES))
     if len(shape) == 1 or row <= MAX_CHUNK_BYTES:
         return (first, *shape[1:])
-    state = itemsize * shape[-1]
-    return (1, max(1, MAX_CHUNK_BYTES // state), shape[-1])
+    most = max(1, MAX_CHUNK_BYTES // (itemsize * shape[-1]))
+    return (1, math.ceil(shape[1] / math.ceil(shape[1] / most)), shape[-1])
 
 
 def check_schema(

@@ -1,8 +1,8 @@
-"""Writing a ledger file, block after block; `file` describes what is in it."""
+"""Writing a ledger file, block after block or from finished parts; `file` describes what is in it."""
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,12 +10,14 @@ import h5py
 import numpy as np
 
 from nerv_fl.errors import DataError
+from nerv_fl.ledger import MAX_BATCH, MAX_SUPPLY_NANO
+from nerv_fl.store.chunks import FILTER, Appender
+from nerv_fl.store.damage import naming_damage
 from nerv_fl.store.file import LedgerFile
-from nerv_fl.store.samples import COLUMNS, ChainBlock, ContentDigest
+from nerv_fl.store.samples import COLUMNS, ChainBlock, ContentDigest, chain_digests
 from nerv_fl.store.schema import DTYPES, SCHEMA_VERSION, LedgerInfo, chunk_shape, fixed_shapes
 
-# Without shuffling, gzip sees that most balances repeat from step to step.
-COMPRESSION: Final = {"compression": "gzip", "compression_opts": 1}
+JOINED: Final = ("steps", "accounts", "seed", "profile", "generator")
 
 
 def write_ledger(
@@ -45,62 +47,161 @@ def write_ledger(
         What the file holds.
 
     Raises:
-        DataError: If the blocks do not have the shape announced.
+        DataError: If the blocks do not have the shape announced, a balance is negative, a supply above 10^16 NANO, or a
+            batch empty or larger than 256.
+        OSError: If the file cannot be written, on a full disk for one.
 
     Guarantees:
         Whatever stops the writer, the path holds the old file or the whole new one. Equal blocks give equal bytes.
     """
-    path = Path(path)
+    described: dict[str, int | str] = {
+        "accounts": accounts,
+        "steps": steps,
+        "seed": seed,
+        "profile": profile,
+        "generator": generator,
+    }
+
+    def fill(columns: dict[str, Appender]) -> str:
+        return _fill(columns, blocks, path=Path(path), shape=(chains, steps + 1, accounts))
+
+    return _write(Path(path), fill, chains=chains, described=described)
+
+
+def join_ledgers(path: str | Path, parts: Sequence[Path]) -> LedgerInfo:
+    """Write one ledger file of the chains of several, in order; compressed chunks are copied as they are.
+
+    Args:
+        path: File to write or replace.
+        parts: Ledger files with the same steps, accounts, seed, profile and generator.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        DataError: If a part is damaged or differs from the first, naming it.
+    """
+    chains = 0
+    with LedgerFile(parts[0]) as first:
+        for part in parts:
+            with LedgerFile(part) as ledger:
+                ledger.require_like(first)
+                chains += ledger.info.chains
+        described = {name: getattr(first.info, name) for name in JOINED}
+
+    def fill(columns: dict[str, Appender]) -> str:
+        return _copy(columns, parts)
+
+    return _write(Path(path), fill, chains=chains, described=described)
+
+
+def _write(
+    path: Path, fill: Callable[[dict[str, Appender]], str], *, chains: int, described: dict[str, int | str]
+) -> LedgerInfo:
+    """Write a file in one step: under another name first, and under its own once `fill` has returned its hash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         os.fchmod(descriptor, 0o644)
-        texts = {"profile": np.bytes_(profile.encode()), "generator": np.bytes_(generator.encode())}
-        attributes = {"accounts": accounts, "steps": steps, "seed": seed, **texts}
         with h5py.File(name, "w", libver=("v110", "v110")) as file:
-            file.attrs.update({"schema_version": SCHEMA_VERSION, **attributes})
-            _create(file, chains=chains, steps=steps, accounts=accounts)
-            file.attrs["content_sha256"] = np.bytes_(_fill(file, blocks, path=path).encode())
+            file.attrs["schema_version"] = SCHEMA_VERSION
+            for key, value in described.items():
+                file.attrs[key] = np.bytes_(value.encode()) if isinstance(value, str) else value
+            columns = _create(file, chains=chains, steps=int(described["steps"]), accounts=int(described["accounts"]))
+            file.attrs["content_sha256"] = np.bytes_(fill(columns).encode())
+            for column in columns.values():
+                column.finish()
             file.flush()
             file.attrs["complete"] = True
         os.fsync(descriptor)
         Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    except (OSError, RuntimeError) as error:
+        raise _cannot_write(error, path) from error
     finally:
+        Path(name).unlink(missing_ok=True)
         os.close(descriptor)
     with LedgerFile(path) as ledger:
         return ledger.info
 
 
-def _create(file: h5py.File, *, chains: int, steps: int, accounts: int) -> None:
+def _cannot_write(error: Exception, path: Path) -> Exception:
+    """Return the error that names the file; HDF5 hides the system's behind another one when it closes a file."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno):
+        cause = cause.__context__
+    if cause is None:
+        return error
+    return OSError(cause.errno, f"cannot be written ({os.strerror(cause.errno or 0)})", str(path))
+
+
+def _create(file: h5py.File, *, chains: int, steps: int, accounts: int) -> dict[str, Appender]:
     shapes = fixed_shapes(chains=chains, steps=steps, accounts=accounts)
     for name, dtype in DTYPES.items():
         shape = shapes.get(name, (0,))
         chunks = chunk_shape(shape, itemsize=np.dtype(dtype).itemsize)
         growing = None if name in shapes else (None,)
-        file.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks, maxshape=growing, **COMPRESSION)
+        file.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks, maxshape=growing, **FILTER)
+    columns = {name: Appender(file[name]) for name in DTYPES}
+    columns["batch/offset"].append(np.zeros(1, dtype=np.int64))
+    return columns
 
 
-def _fill(file: h5py.File, blocks: Iterable[ChainBlock], *, path: Path) -> str:
+def _fill(
+    columns: dict[str, Appender], blocks: Iterable[ChainBlock], *, path: Path, shape: tuple[int, int, int]
+) -> str:
     """Write every block; return the digest of the content."""
     digest, done, total = ContentDigest(), 0, 0
-    chains, states, accounts = file["balances"].shape
     for block in blocks:
-        size = len(block.balances)
-        shape = (done + size, *block.balances.shape[1:])
-        if shape[1:] != (states, accounts) or done + size > chains:
-            raise DataError(f"{path}: the balances to write are {shape}, expected {(chains, states, accounts)}")
-        file["balances"][done : done + size] = block.balances
-        file["chain/supply_nano"][done : done + size] = block.supply_nano
-        first, last = done * (states - 1) + 1, (done + size) * (states - 1) + 1
-        file["batch/offset"][first:last] = total + np.cumsum(block.counts)
+        found = (done + len(block.balances), *block.balances.shape[1:])
+        if found[1:] != shape[1:] or found[0] > shape[0]:
+            raise DataError(f"{path}: the balances to write are {found}, expected {shape}")
+        _check(block, path=path, first=done)
+        digests = chain_digests(block)
+        columns["balances"].append(block.balances)
+        columns["chain/supply_nano"].append(block.supply_nano)
+        columns["chain/shard_kind"].append(block.shard_kind)
+        columns["chain/sha256"].append(digests)
+        columns["batch/offset"].append(total + np.cumsum(block.counts))
         for name, values in zip(COLUMNS, block.columns(), strict=True):
-            file[f"tx/{name}"].resize((total + len(values),))
-            file[f"tx/{name}"][total:] = values
-        digest.update(block)
-        done, total = done + size, total + len(block.kind)
-    if done != chains:
-        raise DataError(f"{path}: the blocks hold {done} chains, expected {chains}")
+            columns[f"tx/{name}"].append(values)
+        digest.update(digests)
+        done, total = found[0], total + len(block.kind)
+    if done != shape[0]:
+        raise DataError(f"{path}: the blocks hold {done} chains, expected {shape[0]}")
     return digest.hexdigest()
+
+
+def _copy(columns: dict[str, Appender], parts: Sequence[Path]) -> str:
+    """Copy every part; return the digest of the content."""
+    digest, total = ContentDigest(), 0
+    for part in parts:
+        with LedgerFile(part) as ledger, naming_damage(part, what="a column"):
+            file = ledger.handle()
+            for name in DTYPES:
+                if name != "batch/offset":
+                    columns[name].copy_from(file[name])
+            columns["batch/offset"].append(total + file["batch/offset"][1:])
+            digest.update(ledger.chain_digests())
+            total += ledger.num_transactions
+    return digest.hexdigest()
+
+
+def _check(block: ChainBlock, *, path: Path, first: int) -> None:
+    """Refuse balances and batches that no ledger may hold."""
+    lowest = block.balances.min(axis=2)
+    for row, state in np.argwhere(lowest < 0)[:1]:
+        raise DataError(
+            f"{path}: chain {first + row}, state {state}: a balance is {lowest[row, state]} NANO, expected at least 0"
+        )
+    # In float64, since integers may have wrapped around.
+    supply = block.balances.sum(axis=2, dtype=np.float64)
+    for row, state in np.argwhere(supply > MAX_SUPPLY_NANO * (1 + 1e-12))[:1]:
+        raise DataError(
+            f"{path}: chain {first + row}, state {state}: balances sum to {supply[row, state]:.6e} NANO, "
+            f"expected at most {MAX_SUPPLY_NANO}"
+        )
+    for row, step in np.argwhere((block.counts < 1) | (block.counts > MAX_BATCH))[:1]:
+        raise DataError(
+            f"{path}: chain {first + row}, step {step}: the batch holds {block.counts[row, step]} transactions, "
+            f"expected 1 to {MAX_BATCH}"
+        )

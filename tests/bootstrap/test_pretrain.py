@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from datagen.ledger import generate_ledger
+from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.bootstrap import pretrain as pretrain_module
 from nerv_fl.bootstrap.pretrain import BootstrapResult, pretrain
 from nerv_fl.client.privacy import Mechanism, epsilon_of
@@ -36,7 +36,9 @@ def tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def ledger_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("public") / "ledger.h5"
-    generate_ledger(path, chains=CHAINS, steps=STEPS, accounts=8, max_transactions=6, profile="genesis", seed=5)
+    generate_ledger(
+        path, LedgerShape(chains=CHAINS, steps=STEPS, accounts=8, max_transactions=6, profile="genesis", seed=5)
+    )
     return path
 
 
@@ -177,7 +179,7 @@ def test_batch_larger_than_the_data_is_refused_under_dp(ledger_path: Path, tmp_p
 
 def test_ledger_of_other_accounts_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.h5"
-    generate_ledger(path, chains=4, steps=2, accounts=9, max_transactions=6, profile="genesis", seed=5)
+    generate_ledger(path, LedgerShape(chains=4, steps=2, accounts=9, max_transactions=6, profile="genesis", seed=5))
     message = f"{path} has 9 accounts, expected 8 (the model's)"
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         run(path, tmp_path)

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -78,7 +79,7 @@ class Field:
         return Node(
             number,
             changes.get("folder", self.folder.node(number)),
-            samples=changes.get("samples", (number * 128, (number + 1) * 128)),
+            samples=changes.get("samples", np.arange(number * 128, (number + 1) * 128)),
             config=self.folder.config,
             vendor_root=changes.get("vendor_root", self.identity.vendor_root),
             code_hash=changes.get("code_hash", own_code_hash()),

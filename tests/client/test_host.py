@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datagen.ledger import generate_ledger
+from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.client.host import NodeHost, node_folder, resident_host
 from nerv_fl.config import Flat
 from nerv_fl.errors import ConfigError, DataError
@@ -72,7 +72,7 @@ def test_floor_that_would_break_the_loss_is_refused(field: Field, floor: float) 
 
 def test_ledger_of_another_account_number(field: Field, tmp_path: Path) -> None:
     path = tmp_path / "other.h5"
-    generate_ledger(path, chains=8, steps=4, accounts=32, max_transactions=4, profile="live", seed=1)
+    generate_ledger(path, LedgerShape(chains=8, steps=4, accounts=32, max_transactions=4, profile="live", seed=1))
 
     with pytest.raises(DataError) as caught:
         NodeHost(replace(field.settings, ledger=path), movement_floor=0.01)

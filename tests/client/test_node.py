@@ -186,7 +186,7 @@ def test_the_spending_ledger_knows_the_nodes_own_sampling_rate(field: Field, mon
 
     monkeypatch.setattr(node_module, "SpendingLedger", Watched)
 
-    field.node(3, samples=(0, 64))
+    field.node(3, samples=np.arange(0, 64))
 
     assert seen == [32 / 64]
 

@@ -96,7 +96,7 @@ def test_records_outside_the_nodes_range_are_never_read(theta: Tensor, ledger: L
             return ledger.read(sample_ids)
 
     spy = Spy()
-    setting = Setting(TrainingConfig(expected_batch=4, local_steps=12), samples=(8, 16))
+    setting = Setting(TrainingConfig(expected_batch=4, local_steps=12), samples=np.arange(8, 16))
     setting.update(theta, spy)  # type: ignore[arg-type]
     assert spy.seen == set(range(8, 16))
 
@@ -119,7 +119,7 @@ def test_records_are_drawn_by_poisson_sampling(
 
     monkeypatch.setattr(LedgerFile, "read", read)
     monkeypatch.setattr(train, "make_batch", lambda records, masks: None)
-    setting = Setting(TrainingConfig(expected_batch=10, local_steps=2000), samples=(0, NUM_SAMPLES))
+    setting = Setting(TrainingConfig(expected_batch=10, local_steps=2000), samples=np.arange(0, NUM_SAMPLES))
     trainer = Recorder(Encoder(TINY), training=setting.training, privacy=PrivacyConfig(), movement_floor=FLOOR)
     trainer.update(theta, ledger, samples=setting.samples, streams=make_streams())
     sizes = np.array([len(batch) for batch in drawn])
@@ -150,6 +150,6 @@ def test_failed_update_leaves_nothing_for_the_next_node(
     with monkeypatch.context() as patch:
         patch.setattr(train, "sample_losses", failing)
         with pytest.raises(MemoryError, match="planted"):
-            trainer.update(theta, ledger, samples=(0, 12), streams=rigged(Always(), stream(1)))
+            trainer.update(theta, ledger, samples=np.arange(0, 12), streams=rigged(Always(), stream(1)))
     found = trainer.update(theta, ledger, samples=setting.samples, streams=make_streams())
     assert torch.equal(found, setting.update(theta, ledger))

@@ -66,7 +66,7 @@ def test_noise_of_nodes_rounds_and_steps_is_independent(theta: Tensor, ledger: L
 def test_noise_does_not_move_with_torchs_global_generator(theta: Tensor, ledger: LedgerFile) -> None:
     trainer = Setting(TrainingConfig(expected_batch=8)).trainer()
     state = torch.get_rng_state()
-    trainer.update(theta, ledger, samples=(0, 20), streams=make_streams())
+    trainer.update(theta, ledger, samples=np.arange(0, 20), streams=make_streams())
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -85,7 +85,7 @@ def fixed_masks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def scaled_sum(trainer: Trainer, theta: Tensor, ledger: LedgerFile, *, stop: int, noise: int) -> Tensor:
     """Return S + noise of the records 0 to stop, all drawn."""
-    return -8 * trainer.update(theta, ledger, samples=(0, stop), streams=rigged(Always(), stream(noise)))
+    return -8 * trainer.update(theta, ledger, samples=np.arange(0, stop), streams=rigged(Always(), stream(noise)))
 
 
 @pytest.mark.usefixtures("fixed_masks")
@@ -122,7 +122,7 @@ def audited_mu(trainer: Trainer, theta: Tensor, ledger: LedgerFile, *, num_runs:
 
 
 def noise_alone(trainer: Trainer, theta: Tensor, ledger: LedgerFile) -> Tensor:
-    return -8 * trainer.update(theta, ledger, samples=(0, 1), streams=rigged(Never(), stream(0)))
+    return -8 * trainer.update(theta, ledger, samples=np.arange(0, 1), streams=rigged(Never(), stream(0)))
 
 
 @pytest.mark.usefixtures("fixed_masks")

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from datagen.ledger import generate_ledger
+from datagen.ledger import LedgerShape, generate_ledger
+from nerv_fl.arrays import IntArray
 from nerv_fl.client.train import Streams, Trainer
 from nerv_fl.config import PrivacyConfig, TrainingConfig
 from nerv_fl.models.batch import draw_masks, make_batch
@@ -29,7 +30,7 @@ NUM_SAMPLES = 10 * STEPS
 
 def open_ledger(folder: Path) -> LedgerFile:
     path = folder / "ledger.h5"
-    generate_ledger(path, chains=10, steps=STEPS, accounts=8, max_transactions=6, profile="live", seed=5)
+    generate_ledger(path, LedgerShape(chains=10, steps=STEPS, accounts=8, max_transactions=6, profile="live", seed=5))
     return LedgerFile(path)
 
 
@@ -72,7 +73,7 @@ class Setting:
     """A trainer, what it is given, and the slow loop that must agree with it."""
 
     training: TrainingConfig
-    samples: tuple[int, int] = (4, NUM_SAMPLES)
+    samples: IntArray = field(default_factory=lambda: np.arange(4, NUM_SAMPLES))
     encoder: Encoder = field(default_factory=lambda: Encoder(TINY))
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
@@ -85,12 +86,11 @@ class Setting:
     def slow_update(self, theta: Tensor, ledger: LedgerFile) -> Tensor:
         """Abadi et al., algorithm 1, one record at a time, with nothing of Opacus."""
         encoder, streams, current = Encoder(TINY), make_streams(), theta.clone()
-        first, stop = self.samples
-        rate = self.training.expected_batch / (stop - first)
+        rate = self.training.expected_batch / len(self.samples)
         for _ in range(self.training.local_steps):
             set_flat(encoder, current)
-            lots = streams.sampling.random(stop - first)
-            drawn = [first + place for place in range(stop - first) if lots[place] < rate]
+            lots = streams.sampling.random(len(self.samples))
+            drawn = [int(sample) for sample, lot in zip(self.samples, lots, strict=True) if lot < rate]
             masks = draw_masks(streams.masks, num_samples=len(drawn), num_accounts=8)
             total = torch.zeros_like(theta)
             for row, sample in enumerate(drawn):

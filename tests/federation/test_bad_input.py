@@ -5,7 +5,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from datagen.ledger import generate_ledger
+from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.errors import CheckpointError, DataError, SealError
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.strategy.identity import own_code_hash
@@ -58,7 +58,7 @@ def test_foreign_pool(new_run: NewRun) -> None:
 def test_pool_of_another_account_number(new_run: NewRun) -> None:
     folder = new_run()
     path = folder.data("search")
-    generate_ledger(path, chains=32, steps=4, accounts=32, max_transactions=8, profile="live", seed=1)
+    generate_ledger(path, LedgerShape(chains=32, steps=4, accounts=32, max_transactions=8, profile="live", seed=1))
 
     with pytest.raises(DataError) as caught:
         run_rounds(folder)
@@ -72,7 +72,7 @@ def test_nodes_ledger_of_another_account_number_reaches_nobody_elses_round(
     """The SuperNode that hosts it fails; the server rejects the round for lack of nodes and keeps its encoder."""
     folder = new_run(**{"federation.num_rounds": 1})
     path = folder.data("nodes")
-    generate_ledger(path, chains=256, steps=4, accounts=32, max_transactions=8, profile="live", seed=1)
+    generate_ledger(path, LedgerShape(chains=256, steps=4, accounts=32, max_transactions=8, profile="live", seed=1))
 
     run_rounds(folder)
 

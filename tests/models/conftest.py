@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datagen.ledger import generate_ledger
+from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.models.batch import StateBatch, evaluation_masks, make_batch
 from nerv_fl.models.encoder import Encoder, get_flat, set_flat
 from nerv_fl.models.presets import Preset
@@ -41,7 +41,7 @@ def encoder(tiny: Preset, theta: torch.Tensor) -> Encoder:
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     """One sample of each chain, with its transactions."""
     path: Path = tmp_path_factory.mktemp("ledger") / "ledger.h5"
-    generate_ledger(path, chains=CHAINS, steps=STEPS, accounts=8, max_transactions=6, profile="live", seed=5)
+    generate_ledger(path, LedgerShape(chains=CHAINS, steps=STEPS, accounts=8, max_transactions=6, seed=5))
     with LedgerFile(path) as ledger:
         return ledger.read(np.arange(CHAINS) * STEPS + np.arange(CHAINS) % STEPS, with_batches=True)
 

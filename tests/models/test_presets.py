@@ -19,7 +19,7 @@ FULL_SIZE_STEP = """
 import json, resource, sys, time
 from pathlib import Path
 import torch
-from datagen.ledger import generate_ledger
+from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.client.train import Streams, Trainer
 from nerv_fl.config import PrivacyConfig, TrainingConfig
 from nerv_fl.models.batch import draw_masks, make_batch
@@ -31,7 +31,7 @@ from nerv_fl.store import LedgerFile
 
 torch.set_num_threads(1)
 path = Path(sys.argv[1])
-generate_ledger(path, chains=1, steps=1, accounts=1024, max_transactions=256, profile="live", seed=1)
+generate_ledger(path, LedgerShape(chains=1, steps=1, accounts=1024, max_transactions=256, profile="live", seed=1))
 encoder = Encoder(get_preset("whitepaper"), checkpoint_activations=True)
 encoder.reset_parameters(torch_stream(1, "weights"))
 theta = get_flat(encoder)
@@ -46,7 +46,7 @@ with LedgerFile(path) as ledger:
     trainer = Trainer(encoder, training=training, privacy=PrivacyConfig(), movement_floor=0.01)
     streams = Streams(sampling=stream(1, "sampling"), masks=stream(1, "masks"), noise=stream(1, "noise"))
     started = time.perf_counter()
-    update = trainer.update(theta, ledger, samples=(0, 1), streams=streams)
+    update = trainer.update(theta, ledger, samples=np.arange(0, 1), streams=streams)
     step_s = time.perf_counter() - started
 print(json.dumps({
     "loss": loss.item(), "norm": update.double().norm().item(), "size": update.numel(),

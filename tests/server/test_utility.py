@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from datagen.ledger import generate_ledger
+from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.errors import DataError
 from nerv_fl.models.evaluate import BalanceBaselines
 from nerv_fl.server.folder import POOLS
@@ -124,7 +124,7 @@ def test_zero_directions_have_zero_products(pretrained: Pretrained, pools: Pools
 
 def test_pool_of_another_account_number(pretrained: Pretrained, tmp_path: Path) -> None:
     path = tmp_path / "other.h5"
-    generate_ledger(path, chains=8, steps=4, accounts=32, max_transactions=4, profile="live", seed=1)
+    generate_ledger(path, LedgerShape(chains=8, steps=4, accounts=32, max_transactions=4, profile="live", seed=1))
     settings = PoolSettings(config=pretrained.config, paths={"search": path}, movement_floor=0.01)
 
     with pytest.raises(DataError) as caught:

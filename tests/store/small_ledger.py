@@ -23,6 +23,7 @@ def make_block(first: int, last: int) -> ChainBlock:
     return ChainBlock(
         balances=balances.astype(np.int64),
         supply_nano=chain + 7,
+        shard_kind=(chain % 5).astype(np.uint8),
         kind=(amount % 3).astype(np.uint8),
         sender=(amount % 5).astype(np.uint16),
         receiver=(amount % 7).astype(np.uint16),

@@ -52,8 +52,8 @@ def replace(file: Any, name: str, values: object) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda file: file.attrs.clear(), " has no schema_version, expected a ledger file of schema 1"),
-        (lambda file: file.attrs.update(schema_version=2), ": schema_version is 2, expected 1"),
+        (lambda file: file.attrs.clear(), " has no schema_version, expected a ledger file of schema 2"),
+        (lambda file: file.attrs.update(schema_version=1), ": schema_version is 1, expected 2"),
         (
             lambda file: file.attrs.pop("complete"),
             " is incomplete: its writer was stopped, expected a whole ledger file",

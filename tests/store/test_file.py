@@ -10,7 +10,7 @@ import pytest
 
 from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.store import Batches, LedgerFile, LedgerInfo
-from nerv_fl.store.samples import ContentDigest
+from nerv_fl.store.samples import ContentDigest, chain_digests
 from tests.store.small_ledger import ACCOUNTS, CHAINS, STEPS, make_block, write
 
 
@@ -21,7 +21,7 @@ def batch_of(batches: Batches, sample: int) -> list[int]:
 
 def test_info(path: Path) -> None:
     digest = ContentDigest()
-    digest.update(make_block(0, CHAINS))
+    digest.update(chain_digests(make_block(0, CHAINS)))
     with LedgerFile(path) as ledger:
         assert ledger.info == LedgerInfo(
             chains=CHAINS,
@@ -47,7 +47,7 @@ def test_schema_is_the_published_one(path: Path) -> None:
             "amount_nano": "int64",
         }
         assert file["chain/supply_nano"][0] == 7
-        assert file.attrs["schema_version"] == 1
+        assert file.attrs["schema_version"] == 2
 
 
 def test_read_returns_the_samples_asked_for_in_order(path: Path) -> None:
@@ -100,7 +100,7 @@ def test_read_refuses_a_sample_that_does_not_exist(path: Path, sample: int) -> N
 def test_read_chains(path: Path) -> None:
     with LedgerFile(path) as ledger:
         block, expected = ledger.read_chains(3, 9), make_block(3, 9)
-        for name in ("balances", "supply_nano", "kind", "sender", "receiver", "amount_nano", "counts"):
+        for name in ("balances", "supply_nano", "shard_kind", "kind", "sender", "receiver", "amount_nano", "counts"):
             assert (getattr(block, name) == getattr(expected, name)).all(), name
             assert getattr(block, name).dtype == getattr(expected, name).dtype, name
 

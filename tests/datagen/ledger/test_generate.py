@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datagen import ledger as ledger_module
 from datagen.invariants import LedgerReport, verify_ledger
-from datagen.ledger import Orders, chains_per_block, generate_ledger, settle
-from datagen.roles import Cast, num_rich, role_starts, solve_scale
+from datagen.ledger import LedgerShape, generate_ledger
+from datagen.ledger import shape as shape_module
+from datagen.ledger.kinds import traits_of
+from datagen.ledger.orders import Orders
+from datagen.ledger.roles import Cast, num_rich, role_starts, solve_scale
+from datagen.ledger.settle import settle
 from nerv_fl.errors import ConfigError
 from nerv_fl.ledger import BURN, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER
 from nerv_fl.store import LedgerFile
@@ -17,7 +20,8 @@ SMALL = {"chains": 40, "steps": 3, "accounts": 64, "max_transactions": 16, "prof
 
 
 def small(path: Path, **changes: object) -> Path:
-    generate_ledger(path, **{**SMALL, **changes})  # type: ignore[arg-type]
+    progress = changes.pop("progress", None)
+    generate_ledger(path, LedgerShape(**{**SMALL, **changes}), progress=progress)  # type: ignore[arg-type]
     return path
 
 
@@ -28,6 +32,7 @@ def make_cast(opening: list[int]) -> Cast:
         supply_nano=np.array([sum(opening)]),
         sends=np.ones((1, 5)),
         receives=np.ones((1, 5)),
+        traits=traits_of(np.zeros(1, dtype=np.int64), heterogeneity=0),
     )
 
 
@@ -95,23 +100,25 @@ def test_same_arguments_same_bytes(tmp_path: Path) -> None:
 
 
 def test_more_chains_leave_whole_blocks_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "MAX_CHAINS_PER_BLOCK", 10)
+    monkeypatch.setattr(shape_module, "MAX_CHAINS_PER_BLOCK", 10)
     with LedgerFile(small(tmp_path / "a", chains=20)) as few, LedgerFile(small(tmp_path / "b", chains=30)) as many:
         assert (few.read_chains(0, 20).balances == many.read_chains(0, 20).balances).all()
         assert (many.read_chains(0, 10).balances != many.read_chains(10, 20).balances).any()
 
 
 def test_progress_counts_every_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "MAX_CHAINS_PER_BLOCK", 16)
+    monkeypatch.setattr(shape_module, "MAX_CHAINS_PER_BLOCK", 16)
+    monkeypatch.setattr(shape_module, "MAX_PART_VALUES", 1)
+    monkeypatch.setattr(shape_module, "chunk_shape", lambda *_, **__: (1,))
     seen: list[int] = []
     small(tmp_path / "a", progress=seen.append)
     assert seen == [16, 16, 8]
 
 
 def test_blocks_shrink_with_the_size_of_a_chain() -> None:
-    assert chains_per_block(steps=8, accounts=64, max_transactions=16) == 1024
-    assert chains_per_block(steps=8, accounts=65_000, max_transactions=256) == 56
-    assert chains_per_block(steps=2**20, accounts=1024, max_transactions=1) == 1
+    assert LedgerShape(chains=1, steps=8, accounts=64, max_transactions=16).chains_per_block == 1024
+    assert LedgerShape(chains=1, steps=8, accounts=1024, max_transactions=256).chains_per_block == 240
+    assert LedgerShape(chains=1, steps=2**20, accounts=1024, max_transactions=1).chains_per_block == 1
 
 
 @pytest.mark.parametrize("accounts", [8, 64, 200])

@@ -1,0 +1,152 @@
+"""Work that is cut into parts: spread over processes or a Ray cluster, and continued after a kill.
+
+A part is a whole data file of some chains or shards. Which chains a part holds follows from the size of the data set
+alone, never from the number of workers, so neither do its bytes. Finished parts wait in a staging folder beside the
+target; a part appears under its name only when it is whole, so whatever is there need not be made again.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Final
+
+from nerv_fl.checks import in_range
+from nerv_fl.errors import ConfigError
+from nerv_fl.files import write_atomically
+
+PLAN_FILE: Final = "plan.json"
+MAX_WORKERS: Final = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Items ``first`` up to, not including, ``last`` of a data set, and the file that holds them."""
+
+    number: int
+    first: int
+    last: int
+    path: Path
+
+    @property
+    def size(self) -> int:
+        """Number of items."""
+        return self.last - self.first
+
+
+Make = Callable[[Part], None]
+"""Writes a part's file; can be pickled, and leaves the whole file or none."""
+
+
+def plan_parts(folder: Path, *, total: int, size: int) -> list[Part]:
+    """Cut ``total`` items into parts of ``size``, the last one of what is left.
+
+    >>> [(part.first, part.last, part.path.name) for part in plan_parts(Path("a"), total=5, size=3)]
+    [(0, 3, 'part-00000.h5'), (3, 5, 'part-00001.h5')]
+    """
+    return [
+        Part(number=number, first=first, last=min(first + size, total), path=folder / f"part-{number:05d}.h5")
+        for number, first in enumerate(range(0, total, size))
+    ]
+
+
+class Staging:
+    """The folder in which the parts of a target wait until all are there.
+
+    Args:
+        target: The file to be made; the folder is ``target.parts`` beside it.
+        arguments: What the content depends on; a resumed run must have the same.
+        total: Number of items.
+        size: Items of a part.
+        resume: Whether to keep the parts that an earlier run finished; otherwise they are deleted.
+
+    Raises:
+        ConfigError: If the run to resume had other arguments.
+    """
+
+    def __init__(self, target: Path, *, arguments: Mapping[str, object], total: int, size: int, resume: bool) -> None:
+        self.folder = target.parent / f"{target.name}.parts"
+        self._target, self._total, self._size = target, total, size
+        if self.folder.exists() and not resume:
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._require_same({**arguments, "total": total})
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """All parts, in order."""
+        return plan_parts(self.folder, total=self._total, size=self._size)
+
+    def missing(self) -> list[Part]:
+        """Return the parts whose file is not there."""
+        return [part for part in self.parts if not part.path.exists()]
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder)
+
+    def _require_same(self, arguments: Mapping[str, object]) -> None:
+        plan = self.folder / PLAN_FILE
+        if not plan.exists():
+            write_atomically(plan, json.dumps(arguments, sort_keys=True).encode())
+            return
+        stored = json.loads(plan.read_bytes())
+        for name, value in arguments.items():
+            if stored.get(name) != value:
+                raise ConfigError(
+                    f"{name} is {value!r}, expected {stored.get(name)!r}: {self._target} was begun with it"
+                )
+
+
+def make_parts(
+    make: Make,
+    parts: Sequence[Part],
+    *,
+    workers: int = 1,
+    ray: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Make the files of parts, in any order.
+
+    Args:
+        make: Writes one part.
+        parts: The parts to make.
+        workers: Processes on this machine; 1 works in this one.
+        ray: Address of a Ray cluster that does the work instead; see `datagen.cluster`.
+        progress: Told the number of items of each part that is done.
+
+    Raises:
+        NervError: What stopped a part; those in progress are finished first.
+    """
+    in_range("workers", workers, low=1, high=MAX_WORKERS)
+    if not parts:
+        return
+    for part in _finished(make, parts, workers=workers, ray=ray):
+        if progress is not None:
+            progress(part.size)
+
+
+def _finished(make: Make, parts: Sequence[Part], *, workers: int, ray: str | None) -> Iterable[Part]:
+    if ray is not None:
+        from datagen.cluster import make_on_ray  # noqa: PLC0415 (seconds of imports)
+
+        yield from make_on_ray(make, parts, address=ray)
+    elif workers == 1 or len(parts) == 1:
+        for part in parts:
+            make(part)
+            yield part
+    else:
+        # Started afresh: a fork of a process with threads may never get its locks back.
+        with ProcessPoolExecutor(min(workers, len(parts)), mp_context=get_context("spawn")) as pool:
+            waiting = {pool.submit(make, part): part for part in parts}
+            try:
+                for future in as_completed(waiting):
+                    future.result()
+                    yield waiting[future]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
