@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 MILLI = 1000.0
 
 
@@ -24,6 +22,8 @@ def median_cpu_ms(
         repeats: Measured calls of each.
         warm_up: Calls of each before these.
     """
+    import torch  # noqa: PLC0415 (seconds, which worker processes that import a benchmark need not spend)
+
     torch.set_num_threads(1)
     times_ms: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(warm_up + repeats):

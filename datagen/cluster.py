@@ -1,8 +1,10 @@
 """Parts made by the machines of a Ray cluster, which must share the folder that the files go to."""
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
 
 import ray
 
@@ -11,8 +13,9 @@ from datagen.parts import Make, Part
 LOCAL: Final = "local"
 
 
-def make_on_ray(make: Make, parts: Sequence[Part], *, address: str) -> Iterator[Part]:
-    """Make parts as Ray tasks of one CPU each; yield each part when it is done.
+@contextmanager
+def on_ray(make: Make, parts: Sequence[Part], *, address: str) -> Iterator[dict[Part, Callable[[], object]]]:
+    """Make parts as Ray tasks of one CPU each; give, for each part, what returns once it is there.
 
     Args:
         make: Writes one part.
@@ -31,16 +34,15 @@ def make_on_ray(make: Make, parts: Sequence[Part], *, address: str) -> Iterator[
         ray.init(address=address, log_to_driver=False)
     try:
         remote = ray.remote(num_cpus=1, max_retries=2)(_make)
-        waiting = {remote.remote(make, part): part for part in parts}
-        while waiting:
-            done, _ = ray.wait(list(waiting), num_returns=1)
-            part = waiting.pop(done[0])
-            error = ray.get(done[0])
-            if error is not None:
-                raise error
-            yield part
+        yield {part: partial(_finish, remote.remote(make, part)) for part in parts}
     finally:
         ray.shutdown()
+
+
+def _finish(task: Any) -> None:
+    error = ray.get(task)
+    if error is not None:
+        raise error
 
 
 def _make(make: Make, part: Part) -> Exception | None:

@@ -62,7 +62,7 @@ def export_any(path: Path, out: Path, *, to: str) -> Path:
         ConfigError: If there is no such layout, or a library it needs is missing.
     """
     one_of("--format", to, choices=EXPORTS)
-    EXPORTS[to](path, out)
+    EXPORTS[to](data_of(path) if (path / SUMS_FILE).exists() else path, out)
     return out
 
 

@@ -7,10 +7,11 @@ target; a part appears under its name only when it is whole, so whatever is ther
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
@@ -110,43 +111,50 @@ def make_parts(
     ray: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Make the files of parts, in any order.
+    """Make the files of parts that are not there; see `made_parts`."""
+    for part in made_parts(make, parts, workers=workers, ray=ray):
+        if progress is not None:
+            progress(part.size)
+
+
+def made_parts(make: Make, parts: Sequence[Part], *, workers: int = 1, ray: str | None = None) -> Iterator[Part]:
+    """Make the files of parts that are not there, and yield every part, in order, as soon as it is.
 
     Args:
         make: Writes one part.
-        parts: The parts to make.
+        parts: The parts.
         workers: Processes on this machine; 1 works in this one.
         ray: Address of a Ray cluster that does the work instead; see `datagen.cluster`.
-        progress: Told the number of items of each part that is done.
 
     Raises:
         NervError: What stopped a part; those in progress are finished first.
     """
     in_range("workers", workers, low=1, high=MAX_WORKERS)
-    if not parts:
-        return
-    for part in _finished(make, parts, workers=workers, ray=ray):
-        if progress is not None:
-            progress(part.size)
-
-
-def _finished(make: Make, parts: Sequence[Part], *, workers: int, ray: str | None) -> Iterable[Part]:
-    if ray is not None:
-        from datagen.cluster import make_on_ray  # noqa: PLC0415 (seconds of imports)
-
-        yield from make_on_ray(make, parts, address=ray)
-    elif workers == 1 or len(parts) == 1:
+    missing = [part for part in parts if not part.path.exists()]
+    with _makers(make, missing, workers=workers, ray=ray) as finish:
         for part in parts:
-            make(part)
+            if part in finish:
+                finish[part]()
             yield part
+
+
+@contextmanager
+def _makers(
+    make: Make, missing: Sequence[Part], *, workers: int, ray: str | None
+) -> Iterator[dict[Part, Callable[[], object]]]:
+    """Set the work going; give, for each part, what returns once it is there."""
+    if ray is not None and missing:
+        from datagen.cluster import on_ray  # noqa: PLC0415 (seconds of imports)
+
+        with on_ray(make, missing, address=ray) as finish:
+            yield finish
+    elif workers == 1 or len(missing) <= 1:
+        yield {part: partial(make, part) for part in missing}
     else:
         # Started afresh: a fork of a process with threads may never get its locks back.
-        with ProcessPoolExecutor(min(workers, len(parts)), mp_context=get_context("spawn")) as pool:
-            waiting = {pool.submit(make, part): part for part in parts}
+        with ProcessPoolExecutor(min(workers, len(missing)), mp_context=get_context("spawn")) as pool:
             try:
-                for future in as_completed(waiting):
-                    future.result()
-                    yield waiting[future]
+                yield {part: pool.submit(make, part).result for part in missing}
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise

@@ -15,7 +15,7 @@ from datagen.ledger.orders import draw_orders
 from datagen.ledger.roles import draw_cast
 from datagen.ledger.settle import settle
 from datagen.ledger.shape import GENERATOR, LedgerShape
-from datagen.parts import Part, Staging, make_parts, plan_parts
+from datagen.parts import Part, Staging, made_parts, make_parts, plan_parts
 from nerv_fl import rng
 from nerv_fl.checks import in_range
 from nerv_fl.errors import DataError
@@ -71,9 +71,8 @@ def generate_ledger(
     else:
         arguments = {**asdict(shape), "generator": GENERATOR}
         staging = Staging(path, arguments=arguments, total=shape.chains, size=shape.chains_per_part, resume=resume)
-        _report_done(staging.parts, staging.missing(), progress=progress)
-        make_parts(make, staging.missing(), workers=workers, progress=progress)
-        join_ledgers(path, [part.path for part in staging.parts])
+        made = made_parts(make, staging.parts, workers=workers)
+        join_ledgers(path, _paths(made, progress=progress), chains=shape.chains)
         staging.remove()
     with open_ledger(path) as ledger:
         return ledger.info
@@ -103,13 +102,11 @@ def generate_ledger_parts(
     folder.mkdir(parents=True, exist_ok=True)
     parts = plan_parts(folder, total=shape.chains, size=shape.chains_per_part)
     in_range("parts", len(parts), low=1, high=MAX_RAY_PARTS)
-    missing = [part for part in parts if not part.path.exists()]
     for part in parts:
         if part.path.exists():
             with LedgerFile(part.path) as ledger:
                 _require(ledger, part, shape=shape)
-    _report_done(parts, missing, progress=progress)
-    make_parts(partial(write_part, shape), missing, ray=ray, progress=progress)
+    make_parts(partial(write_part, shape), parts, ray=ray, progress=progress)
     return write_index(folder, [part.path for part in parts])
 
 
@@ -152,10 +149,11 @@ def draw_blocks(shape: LedgerShape, *, first: int, last: int) -> Iterator[ChainB
         )
 
 
-def _report_done(parts: list[Part], missing: list[Part], *, progress: Callable[[int], None] | None) -> None:
-    done = sum(part.size for part in parts) - sum(part.size for part in missing)
-    if done and progress is not None:
-        progress(done)
+def _paths(parts: Iterator[Part], *, progress: Callable[[int], None] | None) -> Iterator[Path]:
+    for part in parts:
+        yield part.path
+        if progress is not None:
+            progress(part.size)
 
 
 def _require(ledger: Ledger, part: Part, *, shape: LedgerShape) -> None:

@@ -5,7 +5,6 @@ the type of processor, and a chunk that was compressed once can be copied from f
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any, Final
 
 import deflate
@@ -46,14 +45,13 @@ def read_chunk(dataset: h5py.Dataset, offset: tuple[int, ...]) -> npt.NDArray[An
     return np.frombuffer(raw, dtype=dataset.dtype).reshape(dataset.chunks)
 
 
-def write_chunk(dataset: h5py.Dataset, offset: tuple[int, ...], values: npt.NDArray[Any]) -> None:
-    """Write the chunk that begins at an offset; what is missing of it is filled with zeros."""
-    if values.shape != dataset.chunks:
-        padded = np.zeros(dataset.chunks, dtype=dataset.dtype)
+def pack(values: npt.NDArray[Any], shape: tuple[int, ...]) -> bytes:
+    """Return a chunk of a shape, compressed; what is missing of it is filled with zeros."""
+    if values.shape != shape:
+        padded = np.zeros(shape, dtype=values.dtype)
         padded[tuple(slice(length) for length in values.shape)] = values
         values = padded
-    packed = deflate.zlib_compress(np.ascontiguousarray(values, dtype=dataset.dtype).data, LEVEL)
-    dataset.id.write_direct_chunk(offset, bytes(packed))
+    return bytes(deflate.zlib_compress(np.ascontiguousarray(values).data, LEVEL))
 
 
 class Appender:
@@ -65,7 +63,11 @@ class Appender:
 
     def __init__(self, dataset: h5py.Dataset) -> None:
         self._dataset = dataset
-        self._rows: int = dataset.chunks[0]
+        self._dtype = dataset.dtype
+        self._chunks: tuple[int, ...] = dataset.chunks
+        self._rows = self._chunks[0]
+        self._columns = _corners(dataset.shape[1:], self._chunks[1:])
+        self._grows = dataset.maxshape[0] is None
         self._waiting: list[npt.NDArray[Any]] = []
         self._num_waiting = 0
         self.num_written = 0
@@ -80,16 +82,19 @@ class Appender:
     def copy_from(self, source: h5py.Dataset) -> None:
         """Add all rows of a dataset with the same chunks; they are copied as they are where chunk falls on chunk."""
         whole = len(source) - len(source) % self._rows
-        if self._num_waiting or source.chunks != self._dataset.chunks or not is_plain(source):
+        if self._num_waiting or source.chunks != self._chunks or not is_plain(source):
             whole = 0
         self._grow(self.num_written + whole)
         for row in range(0, whole, self._rows):
-            for rest in self._columns():
+            for rest in self._columns:
                 mask, packed = source.id.read_direct_chunk((row, *rest))
                 self._dataset.id.write_direct_chunk((self.num_written + row, *rest), packed, mask)
         self.num_written += whole
-        for row in range(whole, len(source), 2**16):
-            self.append(source[row : row + 2**16])
+        plain = source.chunks[1:] == source.shape[1:] and is_plain(source)
+        for row in range(whole, len(source), source.chunks[0]):
+            part = slice(row, min(row + source.chunks[0], len(source)))
+            values = read_chunk(source, (row, *(0 for _ in source.shape[1:]))) if plain else source[part]
+            self.append(values[: part.stop - row])
 
     def finish(self) -> None:
         """Write the rows that do not fill a chunk."""
@@ -99,24 +104,26 @@ class Appender:
         if not num_rows:
             return
         values = np.concatenate(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
+        values = values.astype(self._dtype, copy=False)
         self._waiting, self._num_waiting = [values[num_rows:]], self._num_waiting - num_rows
         self._grow(self.num_written + num_rows)
         for row in range(0, num_rows, self._rows):
-            for rest in self._columns():
-                ends = zip(rest, self._dataset.chunks[1:], strict=True)
+            for rest in self._columns:
+                ends = zip(rest, self._chunks[1:], strict=True)
                 part = (slice(row, min(row + self._rows, num_rows)), *(slice(at, at + size) for at, size in ends))
-                write_chunk(self._dataset, (self.num_written + row, *rest), values[part])
+                packed = pack(values[part], self._chunks)
+                self._dataset.id.write_direct_chunk((self.num_written + row, *rest), packed)
         self.num_written += num_rows
 
     def _grow(self, num_rows: int) -> None:
-        if self._dataset.maxshape[0] is None and len(self._dataset) < num_rows:
+        if self._grows:
             self._dataset.resize(num_rows, axis=0)
 
-    def _columns(self) -> Iterator[tuple[int, ...]]:
-        shape, chunks = self._dataset.shape[1:], self._dataset.chunks[1:]
-        counts = [math.ceil(length / size) for length, size in zip(shape, chunks, strict=True)]
-        for place in np.ndindex(*counts):
-            yield tuple(at * size for at, size in zip(place, chunks, strict=True))
+
+def _corners(shape: tuple[int, ...], chunks: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return where chunks begin along some axes."""
+    counts = [math.ceil(length / size) for length, size in zip(shape, chunks, strict=True)]
+    return [tuple(at * size for at, size in zip(place, chunks, strict=True)) for place in np.ndindex(*counts)]
 
 
 def gather(dataset: h5py.Dataset, rows: IntArray, *, columns: IntArray) -> npt.NDArray[Any]:

@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -68,31 +69,29 @@ def write_ledger(
     return _write(Path(path), fill, chains=chains, described=described)
 
 
-def join_ledgers(path: str | Path, parts: Sequence[Path]) -> LedgerInfo:
+def join_ledgers(path: str | Path, parts: Iterable[Path], *, chains: int) -> LedgerInfo:
     """Write one ledger file of the chains of several, in order; compressed chunks are copied as they are.
 
     Args:
         path: File to write or replace.
-        parts: Ledger files with the same steps, accounts, seed, profile and generator.
+        parts: Ledger files with the same steps, accounts, seed, profile and generator; each may appear only when it
+            is asked for.
+        chains: Number of chains of all of them.
 
     Returns:
         What the file holds.
 
     Raises:
-        DataError: If a part is damaged or differs from the first, naming it.
+        DataError: If a part is damaged or differs from the first, naming it, or their chains are more or fewer.
     """
-    chains = 0
-    with LedgerFile(parts[0]) as first:
-        for part in parts:
-            with LedgerFile(part) as ledger:
-                ledger.require_like(first)
-                chains += ledger.info.chains
+    waiting = iter(parts)
+    with LedgerFile(next(waiting)) as first:
         described = {name: getattr(first.info, name) for name in JOINED}
 
-    def fill(columns: dict[str, Appender]) -> str:
-        return _copy(columns, parts)
+        def fill(columns: dict[str, Appender]) -> str:
+            return _copy(columns, chain([first.path], waiting), like=first, chains=chains)
 
-    return _write(Path(path), fill, chains=chains, described=described)
+        return _write(Path(path), fill, chains=chains, described=described)
 
 
 def _write(
@@ -171,11 +170,15 @@ def _fill(
     return digest.hexdigest()
 
 
-def _copy(columns: dict[str, Appender], parts: Sequence[Path]) -> str:
+def _copy(columns: dict[str, Appender], parts: Iterable[Path], *, like: LedgerFile, chains: int) -> str:
     """Copy every part; return the digest of the content."""
-    digest, total = ContentDigest(), 0
+    digest, done, total = ContentDigest(), 0, 0
     for part in parts:
         with LedgerFile(part) as ledger, naming_damage(part, what="a column"):
+            ledger.require_like(like)
+            done += ledger.info.chains
+            if done > chains:
+                raise DataError(f"{part}: it and the parts before it hold {done} chains, expected {chains}")
             file = ledger.handle()
             for name in DTYPES:
                 if name != "batch/offset":
@@ -183,6 +186,8 @@ def _copy(columns: dict[str, Appender], parts: Sequence[Path]) -> str:
             columns["batch/offset"].append(total + file["batch/offset"][1:])
             digest.update(ledger.chain_digests())
             total += ledger.num_transactions
+    if done != chains:
+        raise DataError(f"{like.path} and the parts after it hold {done} chains, expected {chains}")
     return digest.hexdigest()
 
 

@@ -69,7 +69,7 @@ def test_joined_parts_are_the_file_written_at_once(tmp_path: Path) -> None:
     write(tmp_path / "whole.h5", make_block(0, CHAINS))
     for number, (first, last) in enumerate(((0, 4), (4, 5), (5, CHAINS))):
         write(tmp_path / f"{number}.h5", make_block(first, last))
-    joined = join_ledgers(tmp_path / "joined.h5", [tmp_path / f"{number}.h5" for number in range(3)])
+    joined = join_ledgers(tmp_path / "joined.h5", [tmp_path / f"{number}.h5" for number in range(3)], chains=CHAINS)
     with LedgerFile(tmp_path / "whole.h5") as whole, LedgerFile(tmp_path / "joined.h5") as found:
         assert joined == whole.info
         assert all(
@@ -82,7 +82,7 @@ def test_parts_that_differ_are_not_joined(tmp_path: Path) -> None:
     write(tmp_path / "a.h5", make_block(0, 4))
     write(tmp_path / "b.h5", make_block(4, CHAINS), seed=6)
     with pytest.raises(DataError) as error:
-        join_ledgers(tmp_path / "c.h5", [tmp_path / "a.h5", tmp_path / "b.h5"])
+        join_ledgers(tmp_path / "c.h5", [tmp_path / "a.h5", tmp_path / "b.h5"], chains=CHAINS)
     assert str(error.value) == f"{tmp_path / 'b.h5'}: seed is 6, expected 5 as in {tmp_path / 'a.h5'}"
 
 

@@ -168,5 +168,5 @@ def test_a_ray_cluster_writes_the_same_data_set(whole: Path, tmp_path: Path) -> 
 
 
 def _without_ray(make: object, parts: list[Part], *, calls: list[int], **_: object) -> None:
-    calls.extend(part.number for part in parts)
+    calls.extend(part.number for part in parts if not part.path.exists())
     make_parts(make, parts)  # type: ignore[arg-type]
