@@ -24,7 +24,7 @@ from nerv_fl.arrays import IntArray
 from nerv_fl.store import LedgerFile
 
 ACCOUNTS = 1024
-STEPS = 8
+STEPS = 128
 WORKERS = 2
 BATCH = 64
 LOOP_SAMPLES = 400
@@ -135,7 +135,7 @@ def plain_tokens(balances: IntArray) -> IntArray:
         bucket = min(max(int(np.log2(balance)) + 10, 0), 255) if balance else 0
         sequence[1 + 2 * account] = 1 + account
         sequence[2 + 2 * account] = 1 + ACCOUNTS + bucket
-    return sequence.astype(np.int64)
+    return np.asarray(sequence, dtype=np.int64)
 
 
 def timed(call: Callable[[], object], samples: int) -> float:

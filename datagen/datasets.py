@@ -6,15 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from datagen.bundle import SUMS_FILE, verify_bundle
-from datagen.export import export_parquet, export_seed_layout
+from datagen.export import export_load_parquet, export_parquet, export_seed_layout
 from datagen.invariants import verify_ledger
+from datagen.sharding.verify import verify_load
 from nerv_fl.checks import one_of
-from nerv_fl.errors import DataError
+from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.ledger import SHARD_KINDS
 from nerv_fl.store import open_ledger
+from nerv_fl.store.identify import LEDGER, SHARD_LOAD, kind_of
+from nerv_fl.store.load import LoadFile
+from nerv_fl.store.load_schema import FEATURES, SPLITS
 from nerv_fl.store.parts import INDEX_FILE
 
-EXPORTS = {"seed": export_seed_layout, "parquet": export_parquet}
+LAYOUTS = ("seed", "parquet")
+EXPORTS = {
+    (LEDGER, "seed"): export_seed_layout,
+    (LEDGER, "parquet"): export_parquet,
+    (SHARD_LOAD, "parquet"): export_load_parquet,
+}
 
 
 def verify_any(path: Path, *, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
@@ -33,6 +42,8 @@ def verify_any(path: Path, *, progress: Callable[[int], None] | None = None) -> 
     if (path / SUMS_FILE).exists():
         files = verify_bundle(path)
         return {"files": len(files), **verify_any(data_of(path), progress=progress)}
+    if kind_of(path) == SHARD_LOAD:
+        return asdict(verify_load(path))
     return asdict(verify_ledger(path, progress=progress))
 
 
@@ -43,11 +54,13 @@ def inspect_any(path: Path) -> dict[str, Any]:
         DataError: If it is not a whole data set.
     """
     source = data_of(path) if (path / SUMS_FILE).exists() else path
+    if kind_of(source) == SHARD_LOAD:
+        return _inspect_load(source)
     with open_ledger(source) as ledger:
         kinds = ledger.shard_kinds()
         counts = {name: int((kinds == kind).sum()) for kind, name in enumerate(SHARD_KINDS)}
         return {
-            "kind": "ledger",
+            "kind": LEDGER,
             **asdict(ledger.info),
             "samples": ledger.info.num_samples,
             "transactions": ledger.num_transactions,
@@ -61,9 +74,19 @@ def export_any(path: Path, out: Path, *, to: str) -> Path:
     Raises:
         ConfigError: If there is no such layout, or a library it needs is missing.
     """
-    one_of("--format", to, choices=EXPORTS)
-    EXPORTS[to](data_of(path) if (path / SUMS_FILE).exists() else path, out)
-    return out
+    one_of("--format", to, choices=LAYOUTS)
+    source = data_of(path) if (path / SUMS_FILE).exists() else path
+    kind = kind_of(source)
+    if (kind, to) not in EXPORTS:
+        known = ", ".join(layout for of, layout in EXPORTS if of == kind)
+        raise ConfigError(f"--format is {to!r}, expected one of: {known} (for {kind} data such as {source})")
+    return EXPORTS[kind, to](source, out)
+
+
+def _inspect_load(path: Path) -> dict[str, Any]:
+    with LoadFile(path) as file:
+        shards = {f"{name}_shards": len(file.shards_of(name)) for name in SPLITS}
+        return {"kind": SHARD_LOAD, **asdict(file.info), **shards, "features": list(FEATURES)}
 
 
 def data_of(bundle: Path) -> Path:

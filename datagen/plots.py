@@ -141,7 +141,7 @@ def lines(curves: Sequence[Line], *, labels: Labels, marks: Sequence[Mark] = ())
         for mark in marks:
             _point_out(axes, mark)
         axes.grid(visible=True, axis="x")
-        axes.legend(loc="upper left", labelcolor=INK)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, labelcolor=INK)
 
     return _svg(draw, labels=labels)
 

@@ -17,7 +17,7 @@ LEDGER_PRESETS: Final[Mapping[str, LedgerShape]] = {
 """8,192, 512, 100,000 and 1,250,048 samples; `full` has 10,000,384 accounts and about 160 million transactions."""
 
 SHARDING_PRESETS: Final[Mapping[str, Mapping[str, int]]] = {
-    "sample": {"shards": 4, "steps": 2 * 1440},
+    "sample": {"shards": 20, "steps": 2 * 1440},
     "standard": {"shards": 200, "steps": 14 * 1440},
     "full": {"shards": 1000, "steps": 30 * 1440},
 }

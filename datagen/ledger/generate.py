@@ -63,15 +63,14 @@ def generate_ledger(
     """
     path = Path(path)
     in_range("workers", workers, low=1, high=1024)
-    make = partial(write_part, shape)
     if shape.chains <= shape.chains_per_part:
-        make(Part(number=0, first=0, last=shape.chains, path=path))
+        write_part(shape, Part(number=0, first=0, last=shape.chains, path=path))
         if progress is not None:
             progress(shape.chains)
     else:
         arguments = {**asdict(shape), "generator": GENERATOR}
         staging = Staging(path, arguments=arguments, total=shape.chains, size=shape.chains_per_part, resume=resume)
-        made = made_parts(make, staging.parts, workers=workers)
+        made = made_parts(partial(write_part, shape, staged=True), staging.parts, workers=workers)
         join_ledgers(path, _paths(made, progress=progress), chains=shape.chains)
         staging.remove()
     with open_ledger(path) as ledger:
@@ -110,8 +109,8 @@ def generate_ledger_parts(
     return write_index(folder, [part.path for part in parts])
 
 
-def write_part(shape: LedgerShape, part: Part) -> None:
-    """Write the file of some chains of a ledger; they begin with a block."""
+def write_part(shape: LedgerShape, part: Part, *, staged: bool = False) -> None:
+    """Write the file of some chains of a ledger; they begin with a block. A staged one is soon joined to others."""
     write_ledger(
         part.path,
         draw_blocks(shape, first=part.first, last=part.last),
@@ -121,6 +120,7 @@ def write_part(shape: LedgerShape, part: Part) -> None:
         seed=shape.seed,
         profile=shape.profile,
         generator=GENERATOR,
+        staged=staged,
     )
 
 

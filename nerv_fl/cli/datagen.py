@@ -23,6 +23,9 @@ Preset = Annotated[str, typer.Option(help="sample (seconds), standard (minutes) 
 Seed = Annotated[int, typer.Option(help="Same seed, same bytes.")]
 Workers = Annotated[int, typer.Option(help="Processes that share the work; no byte depends on it.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from what a killed run left beside the file.")]
+MIN_SCORED_MINUTES = 1_000_000
+"""Below this, too few overloads begin for baselines to be fitted and compared."""
+
 Data = Annotated[Path, typer.Argument(help="Data file, folder of parts, or bundle.")]
 
 
@@ -77,6 +80,40 @@ def ledger(
         report = verify_ledger(out, min_changed=0, progress=_times(advance, shape.steps))
     card = write_card(out, ledger_card(out, report, command=_command()))
     _print(asdict(info), as_json=as_json, text=f"{out}: {info.num_samples:,} samples, sha256 {info.content_sha256}")
+    if not as_json:
+        print(card)
+
+
+@datagen_app.command("sharding")
+def sharding(
+    out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
+    preset: Preset = "sample",
+    shards: Annotated[int | None, typer.Option(help="Number of shards.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Minutes of each shard.")] = None,
+    splits: Annotated[bool, typer.Option("--splits", help="Overload splits a shard, long low use merges it.")] = False,
+    seed: Seed = 7,
+    workers: Workers = 2,
+    ray: Annotated[str | None, typer.Option(help="Spread the work over a Ray cluster: ADDRESS, or `local`.")] = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Generate shard load: what a monitor sees, minute by minute, and when the shard is overloaded; and its card."""
+    from datagen.card import write_card  # noqa: PLC0415 (seconds of imports)
+    from datagen.load_card import load_card  # noqa: PLC0415
+    from datagen.presets import SHARDING_PRESETS  # noqa: PLC0415
+    from datagen.sharding.generate import generate_load  # noqa: PLC0415
+    from datagen.sharding.score import score_load  # noqa: PLC0415
+    from datagen.sharding.verify import verify_load  # noqa: PLC0415
+
+    one_of("--preset", preset, choices=SHARDING_PRESETS)
+    size = {**SHARDING_PRESETS[preset], **{k: v for k, v in (("shards", shards), ("steps", steps)) if v is not None}}
+    with _bar("shards", size["shards"]) as advance:
+        info = generate_load(
+            out, **size, seed=seed, splits=splits, workers=workers, ray=ray, resume=resume, progress=advance
+        )
+    scores = score_load(out) if size["shards"] * size["steps"] >= MIN_SCORED_MINUTES else None
+    card = write_card(out, load_card(out, verify_load(out), scores=scores, command=_command()))
+    _print(asdict(info), as_json=as_json, text=f"{out}: {info.shards:,} shards, sha256 {info.content_sha256}")
     if not as_json:
         print(card)
 

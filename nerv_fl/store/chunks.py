@@ -45,13 +45,14 @@ def read_chunk(dataset: h5py.Dataset, offset: tuple[int, ...]) -> npt.NDArray[An
     return np.frombuffer(raw, dtype=dataset.dtype).reshape(dataset.chunks)
 
 
-def pack(values: npt.NDArray[Any], shape: tuple[int, ...]) -> bytes:
-    """Return a chunk of a shape, compressed; what is missing of it is filled with zeros."""
+def pack(values: npt.NDArray[Any], shape: tuple[int, ...], *, level: int = LEVEL) -> bytes:
+    """Return a chunk of a shape, compressed unless the level is 0; what is missing of it is filled with zeros."""
     if values.shape != shape:
         padded = np.zeros(shape, dtype=values.dtype)
         padded[tuple(slice(length) for length in values.shape)] = values
         values = padded
-    return bytes(deflate.zlib_compress(np.ascontiguousarray(values).data, LEVEL))
+    raw = np.ascontiguousarray(values)
+    return bytes(deflate.zlib_compress(raw.data, level)) if level else raw.tobytes()
 
 
 class Appender:
@@ -66,6 +67,7 @@ class Appender:
         self._dtype = dataset.dtype
         self._chunks: tuple[int, ...] = dataset.chunks
         self._rows = self._chunks[0]
+        self._is_packed = dataset.compression is not None
         self._columns = _corners(dataset.shape[1:], self._chunks[1:])
         self._grows = dataset.maxshape[0] is None
         self._waiting: list[npt.NDArray[Any]] = []
@@ -111,7 +113,7 @@ class Appender:
             for rest in self._columns:
                 ends = zip(rest, self._chunks[1:], strict=True)
                 part = (slice(row, min(row + self._rows, num_rows)), *(slice(at, at + size) for at, size in ends))
-                packed = pack(values[part], self._chunks)
+                packed = pack(values[part], self._chunks, level=LEVEL if self._is_packed else 0)
                 self._dataset.id.write_direct_chunk((self.num_written + row, *rest), packed)
         self.num_written += num_rows
 

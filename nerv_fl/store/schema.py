@@ -25,7 +25,7 @@ DTYPES: Final = {
 }
 # A chunk is what one sample costs to read.
 CHUNK_BYTES: Final = 2**14
-MAX_CHUNK_BYTES: Final = 2**17
+MAX_CHUNK_BYTES: Final = 9 * 2**13
 DIGEST_BYTES: Final = 32
 
 

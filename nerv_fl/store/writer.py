@@ -31,6 +31,7 @@ def write_ledger(
     seed: int,
     profile: str,
     generator: str,
+    staged: bool = False,
 ) -> LedgerInfo:
     """Write chains, block after block, to a file that appears under its name only when it is whole.
 
@@ -43,6 +44,8 @@ def write_ledger(
         seed: Seed the chains were drawn from.
         profile: Profile they follow.
         generator: Name and version of the program that draws them.
+        staged: Whether the file is about to be joined to others: transactions, whose chunks will be cut anew, are
+            then not compressed.
 
     Returns:
         What the file holds.
@@ -66,7 +69,7 @@ def write_ledger(
     def fill(columns: dict[str, Appender]) -> str:
         return _fill(columns, blocks, path=Path(path), shape=(chains, steps + 1, accounts))
 
-    return _write(Path(path), fill, chains=chains, described=described)
+    return _write(Path(path), fill, chains=chains, described=described, staged=staged)
 
 
 def join_ledgers(path: str | Path, parts: Iterable[Path], *, chains: int) -> LedgerInfo:
@@ -95,7 +98,12 @@ def join_ledgers(path: str | Path, parts: Iterable[Path], *, chains: int) -> Led
 
 
 def _write(
-    path: Path, fill: Callable[[dict[str, Appender]], str], *, chains: int, described: dict[str, int | str]
+    path: Path,
+    fill: Callable[[dict[str, Appender]], str],
+    *,
+    chains: int,
+    described: dict[str, int | str],
+    staged: bool = False,
 ) -> LedgerInfo:
     """Write a file in one step: under another name first, and under its own once `fill` has returned its hash."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +114,8 @@ def _write(
             file.attrs["schema_version"] = SCHEMA_VERSION
             for key, value in described.items():
                 file.attrs[key] = np.bytes_(value.encode()) if isinstance(value, str) else value
-            columns = _create(file, chains=chains, steps=int(described["steps"]), accounts=int(described["accounts"]))
+            shapes = fixed_shapes(chains=chains, steps=int(described["steps"]), accounts=int(described["accounts"]))
+            columns = _create(file, shapes, staged=staged)
             file.attrs["content_sha256"] = np.bytes_(fill(columns).encode())
             for column in columns.values():
                 column.finish()
@@ -133,13 +142,13 @@ def _cannot_write(error: Exception, path: Path) -> Exception:
     return OSError(cause.errno, f"cannot be written ({os.strerror(cause.errno or 0)})", str(path))
 
 
-def _create(file: h5py.File, *, chains: int, steps: int, accounts: int) -> dict[str, Appender]:
-    shapes = fixed_shapes(chains=chains, steps=steps, accounts=accounts)
+def _create(file: h5py.File, shapes: dict[str, tuple[int, ...]], *, staged: bool) -> dict[str, Appender]:
     for name, dtype in DTYPES.items():
         shape = shapes.get(name, (0,))
         chunks = chunk_shape(shape, itemsize=np.dtype(dtype).itemsize)
         growing = None if name in shapes else (None,)
-        file.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks, maxshape=growing, **FILTER)
+        packing = {} if staged and growing else FILTER
+        file.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks, maxshape=growing, **packing)
     columns = {name: Appender(file[name]) for name in DTYPES}
     columns["batch/offset"].append(np.zeros(1, dtype=np.int64))
     return columns

@@ -50,19 +50,19 @@ def test_a_stopped_run_is_continued(whole: Path, tmp_path: Path, monkeypatch: py
     path, made = tmp_path / "ledger.h5", list[int]()
     write_part = generate.write_part
 
-    def stopping(shape: LedgerShape, part: Part) -> None:
+    def stopping(shape: LedgerShape, part: Part, *, staged: bool) -> None:
         if part.number == 1:
             raise OSError(28, "No space left on device", str(part.path))
-        write_part(shape, part)
+        write_part(shape, part, staged=staged)
 
     monkeypatch.setattr(generate, "write_part", stopping)
     with pytest.raises(OSError, match="No space left on device"):
         generate_ledger(path, SHAPE)
     assert not path.exists()
 
-    def counting(shape: LedgerShape, part: Part) -> None:
+    def counting(shape: LedgerShape, part: Part, *, staged: bool) -> None:
         made.append(part.number)
-        write_part(shape, part)
+        write_part(shape, part, staged=staged)
 
     monkeypatch.setattr(generate, "write_part", counting)
     generate_ledger(path, SHAPE, resume=True)
@@ -72,7 +72,7 @@ def test_a_stopped_run_is_continued(whole: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_another_shape_cannot_continue_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_shape: LedgerShape, _part: Part) -> None:
+    def full(_shape: LedgerShape, _part: Part, *, staged: bool) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(generate, "write_part", full)
