@@ -109,7 +109,7 @@ def plain_loop(path: Path) -> None:
 def opening(stream: np.random.Generator) -> IntArray:
     """Return balances by Zipf's law, in random order."""
     weights = 1.0 / np.arange(1, ACCOUNTS + 1) ** 1.5
-    balances = np.floor(weights / weights.sum() * 1e16).astype(np.int64)
+    balances: IntArray = np.floor(weights / weights.sum() * 1e16).astype(np.int64)
     stream.shuffle(balances)
     return balances
 

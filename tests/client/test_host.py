@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from datagen.ledger import LedgerShape, generate_ledger
-from nerv_fl.client.host import NodeHost, node_folder, resident_host
+from nerv_fl.client.host import NodeHost, node_folder, resident_host, shards_of
 from nerv_fl.config import Flat
 from nerv_fl.errors import ConfigError, DataError
+from nerv_fl.store import open_ledger
 from tests.client.conftest import Field
+from tests.federation.tiny_run import tiny_config
 
 
 def test_each_node_answers_for_itself(field: Field) -> None:
@@ -68,6 +70,19 @@ def test_why_a_node_refused_is_logged_and_does_not_leave(field: Field, caplog: p
 def test_floor_that_would_break_the_loss_is_refused(field: Field, floor: float) -> None:
     with pytest.raises(ConfigError, match=r"^movement_floor is .*, expected a number in \(0, 1\.0\]$"):
         NodeHost(field.settings, movement_floor=floor)
+
+
+def test_shards_by_kind_are_the_same_in_every_process_and_nobody_elses(field: Field, tmp_path: Path) -> None:
+    path = tmp_path / "kinds.h5"
+    generate_ledger(path, LedgerShape(chains=512, steps=4, heterogeneity=1.0))
+    config = tiny_config({"data.partition": "dirichlet", "data.dirichlet_alpha": 0.05})
+    with open_ledger(path) as ledger:
+        shards, again = shards_of(ledger, config), shards_of(ledger, config)
+        kinds = ledger.shard_kinds()[shards]
+    assert (shards == again).all()
+    assert shards.shape == (config.federation.num_nodes, config.data.chains_per_node)
+    assert len(np.unique(shards)) == shards.size
+    assert np.mean([np.bincount(mine).max() for mine in kinds]) > 0.6 * config.data.chains_per_node
 
 
 def test_ledger_of_another_account_number(field: Field, tmp_path: Path) -> None:

@@ -159,6 +159,24 @@ def test_an_exchanged_part_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         open_ledger(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"cannot be read \(.*\), expected the index of a ledger's parts"),
+        ('{"schema_version": 1, "content_sha256": "", "parts": []}', "schema_version is 1, expected 2"),
+        ('{"schema_version": 2, "content_sha256": "", "parts": []}', "names no part, expected at least one"),
+        (
+            '{"schema_version": 2, "content_sha256": "", "parts": [{"file": "../a.h5"}]}',
+            r"part '\.\./a\.h5' lies elsewhere, expected a file of the same folder",
+        ),
+    ],
+)
+def test_a_damaged_index_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "index.json").write_text(content)
+    with pytest.raises(DataError, match=rf"index\.json:? {message}$"):
+        open_ledger(tmp_path)
+
+
 @pytest.mark.slow
 def test_a_ray_cluster_writes_the_same_data_set(whole: Path, tmp_path: Path) -> None:
     command = f"from pathlib import Path\nfrom datagen.ledger import *\ngenerate_ledger_parts(Path({str(tmp_path)!r}), "
