@@ -17,6 +17,9 @@ from nerv_fl.arrays import IntArray
 from nerv_fl.errors import DataError
 
 LEVEL: Final = 2
+MANY_CHUNKS: Final = 64
+"""Chunks that are copied by one read where they are not compressed."""
+
 FILTER: Final = {"compression": "gzip", "compression_opts": LEVEL}
 """Without shuffling, gzip sees that most balances repeat from step to step."""
 
@@ -94,8 +97,9 @@ class Appender:
                 self._dataset.id.write_direct_chunk((self.num_written + row, *rest), packed, mask)
         self.num_written += whole
         plain = source.chunks[1:] == source.shape[1:] and is_plain(source)
-        for row in range(whole, len(source), source.chunks[0]):
-            part = slice(row, min(row + source.chunks[0], len(source)))
+        at_once = source.chunks[0] * (1 if plain else MANY_CHUNKS)
+        for row in range(whole, len(source), at_once):
+            part = slice(row, min(row + at_once, len(source)))
             values = read_chunk(source, (row, *(0 for _ in source.shape[1:]))) if plain else source[part]
             self.append(values[: part.stop - row])
 
