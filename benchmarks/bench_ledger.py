@@ -79,7 +79,9 @@ def reading(path: Path, loop: Path) -> None:
     tokens_per_s = timed(lambda: list(loader), READ_SAMPLES)
     with h5py.File(loop) as file:
         picks = stream.integers(0, LOOP_SAMPLES, 2000)
-        groups_per_s = timed(lambda: [file[f"sample_{k}"]["tokens_pre"][:] is file for k in picks for _ in "ab"], 2000)
+        groups_per_s = timed(
+            lambda: [file[f"sample_{k}/{name}"][:] for k in picks for name in ("tokens_pre", "tokens_post")], 2000
+        )
     rows = [
         ["plain layout, tokens before and after", f"{groups_per_s:,.0f}", "1"],
         ["ours, balances before and after", f"{states_per_s:,.0f}", f"{states_per_s / groups_per_s:.1f}"],

@@ -6,8 +6,6 @@ Shapes: A accounts.
 """
 
 import importlib
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,9 +18,11 @@ from datagen.bundle import staged_folder
 from nerv_fl.arrays import IntArray
 from nerv_fl.errors import ConfigError
 from nerv_fl.ledger import NO_ACCOUNT, tokens, vocabulary_size
-from nerv_fl.store import ChainBlock, Ledger, open_ledger
+from nerv_fl.store import ChainBlock, open_ledger
 from nerv_fl.store.load import LoadFile
 from nerv_fl.store.load_schema import FEATURES, SPLITS
+from nerv_fl.store.new_file import new_file
+from nerv_fl.store.parts import chain_blocks
 
 BLOCK_VALUES: Final = 2**20
 NOBODY: Final = -1
@@ -59,18 +59,9 @@ def export_seed_layout(source: Path, out: Path) -> Path:
         size = vocabulary_size(ledger.info.accounts)
         if size > MAX_TOKENS:
             raise ConfigError(f"{source} has {size} tokens, expected at most {MAX_TOKENS}: tokens are uint16")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-        try:
-            os.fchmod(descriptor, 0o644)
-            with h5py.File(name, "w") as file:
-                for first, block in _blocks(ledger):
-                    _write_samples(file, block, first=first * ledger.info.steps)
-            os.fsync(descriptor)
-            Path(name).replace(out)
-        finally:
-            Path(name).unlink(missing_ok=True)
-            os.close(descriptor)
+        with new_file(out) as file:
+            for first, block in chain_blocks(ledger, max_values=BLOCK_VALUES):
+                _write_samples(file, block, first=first * ledger.info.steps)
     return out
 
 
@@ -102,7 +93,7 @@ def export_parquet(source: Path, out: Path) -> Path:
     with open_ledger(source) as ledger, staged_folder(out) as folder:
         tables = (
             {"transactions": _transactions(arrow, block, first=first), "states": _states(arrow, block, first=first)}
-            for first, block in _blocks(ledger)
+            for first, block in chain_blocks(ledger, max_values=BLOCK_VALUES)
         )
         _write_tables(folder, tables, parquet=parquet)
     return out
@@ -135,12 +126,6 @@ def export_load_parquet(source: Path, out: Path) -> Path:
         tables = ({"load": arrow.concat_tables([_shard(arrow, load, n) for n in shards])} for shards in ranges)
         _write_tables(folder, tables, parquet=parquet)
     return out
-
-
-def _blocks(ledger: Ledger) -> Iterator[tuple[int, ChainBlock]]:
-    size = max(1, BLOCK_VALUES // (ledger.info.accounts * (ledger.info.steps + 1)))
-    for first in range(0, ledger.info.chains, size):
-        yield first, ledger.read_chains(first, min(first + size, ledger.info.chains))
 
 
 def _write_samples(file: h5py.File, block: ChainBlock, *, first: int) -> None:

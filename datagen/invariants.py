@@ -3,7 +3,7 @@
 Shapes: C chains of a block, S steps, A accounts, M = C * S batches, N transactions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ from nerv_fl.arrays import BoolArray, IntArray
 from nerv_fl.errors import DataError
 from nerv_fl.ledger import BUCKET_EDGES, BURN, MAX_BATCH, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER, tokens
 from nerv_fl.store import Ledger, open_ledger
+from nerv_fl.store.parts import chain_blocks
 from nerv_fl.store.samples import ChainBlock, ContentDigest, chain_digests
 
 BLOCK_VALUES: Final = 2**20
@@ -80,13 +81,13 @@ def verify_ledger(
         has at that moment; tokens differ at exactly the accounts whose bucket changed.
     """
     with open_ledger(path) as ledger:
-        measures, digest = Measures(ledger.info.accounts), ContentDigest()
-        for first, block in _blocks(ledger):
+        measures, digest, recorded = Measures(ledger.info.accounts), ContentDigest(), ledger.chain_digests()
+        for first, block in chain_blocks(ledger, max_values=BLOCK_VALUES):
             proof = _Proof(ledger.path, block=block, first=first)
             proof.check()
             measures.update(block, changed=proof.changed())
             digests = chain_digests(block)
-            proof.check_digests(digests, recorded=ledger.chain_digests()[first : first + len(digests)])
+            proof.check_digests(digests, recorded=recorded[first : first + len(digests)])
             digest.update(digests)
             if progress is not None:
                 progress(len(digests))
@@ -240,12 +241,6 @@ class _Proof:
     def _where(self, batch: int) -> str:
         chain, step = divmod(int(batch), self._steps)
         return f"{self._path}: chain {self._first + chain}, step {step}"
-
-
-def _blocks(ledger: Ledger) -> Iterator[tuple[int, ChainBlock]]:
-    size = max(1, BLOCK_VALUES // (ledger.info.accounts * (ledger.info.steps + 1)))
-    for first in range(0, ledger.info.chains, size):
-        yield first, ledger.read_chains(first, min(first + size, ledger.info.chains))
 
 
 def _check_whole(ledger: Ledger, *, transactions: int, content_sha256: str) -> None:

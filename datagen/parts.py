@@ -82,10 +82,6 @@ class Staging:
         """All parts, in order."""
         return plan_parts(self.folder, total=self._total, size=self._size)
 
-    def missing(self) -> list[Part]:
-        """Return the parts whose file is not there."""
-        return [part for part in self.parts if not part.path.exists()]
-
     def remove(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self.folder)

@@ -79,7 +79,7 @@ def generate_load(
     about = LoadInfo(shards=shards, steps=steps, seed=seed, splits=splits, generator=GENERATOR, content_sha256="")
     arguments = {"steps": steps, "seed": seed, "splits": splits, "generator": GENERATOR}
     staging = Staging(target, arguments=arguments, total=shards, size=PART_SHARDS, resume=resume)
-    make_parts(MakeShards(about=about), staging.missing(), workers=workers, ray=ray, progress=progress)
+    make_parts(MakeShards(about=about), staging.parts, workers=workers, ray=ray, progress=progress)
     info = join_loads(target, [part.path for part in staging.parts], about=about)
     staging.remove()
     return info

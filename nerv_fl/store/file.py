@@ -30,7 +30,7 @@ from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.store.chunks import gather, is_plain
 from nerv_fl.store.damage import DAMAGE, naming_damage
 from nerv_fl.store.samples import COLUMNS, Batches, ChainBlock, Columns, Samples, join_batches, runs, span_of
-from nerv_fl.store.schema import DTYPES, LedgerInfo, check_offsets, check_schema
+from nerv_fl.store.schema import DTYPES, JOINED_BY, LedgerInfo, check_offsets, check_schema
 
 MAX_RUN_BYTES: Final = 2**26
 
@@ -97,7 +97,7 @@ class LedgerFile:
         Raises:
             DataError: If they differ in steps, accounts, seed, profile or generator.
         """
-        for name in ("steps", "accounts", "seed", "profile", "generator"):
+        for name in JOINED_BY:
             found, expected = getattr(self.info, name), getattr(other.info, name)
             if found != expected:
                 raise DataError(f"{self.path}: {name} is {found!r}, expected {expected!r} as in {other.path}")

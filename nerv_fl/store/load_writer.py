@@ -5,8 +5,6 @@ zlib, and its bytes do not depend on the type of processor. A chunk never crosse
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +20,7 @@ from nerv_fl.rng import stream
 from nerv_fl.store.damage import naming_damage
 from nerv_fl.store.load import LoadFile
 from nerv_fl.store.load_schema import DTYPES, FEATURES, KIND, SCHEMA_VERSION, SPLITS, LoadBlock, LoadInfo, shapes
+from nerv_fl.store.new_file import new_file
 
 LEVEL: Final = 1
 CHUNK_STEPS: Final = {"features": 720, "overload": 43_200, "action": 43_200}
@@ -130,22 +129,11 @@ def content_digest(digests: npt.NDArray[np.uint8]) -> str:
 
 
 def _write(path: Path, fill: Callable[[h5py.File], None], *, about: LoadInfo) -> LoadInfo:
-    """Write a file under another name, and give it its own once it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        os.fchmod(descriptor, 0o644)
-        with h5py.File(name, "w", libver=("v110", "v110")) as file:
-            _create(file, about)
-            fill(file)
-            _conclude(file, steps=about.steps)
-        os.fsync(descriptor)
-        Path(name).replace(path)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot be written ({error.strerror or error})", str(path)) from error
-    finally:
-        Path(name).unlink(missing_ok=True)
-        os.close(descriptor)
+    """Write a file that `fill` fills."""
+    with new_file(path) as file:
+        _create(file, about)
+        fill(file)
+        _conclude(file, steps=about.steps)
     with LoadFile(path) as load:
         return load.info
 

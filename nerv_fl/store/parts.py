@@ -6,7 +6,7 @@ The content hash is that of one file with the same chains.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
@@ -68,6 +68,18 @@ def open_ledger(path: str | Path) -> Ledger:
     if path.is_dir() or path.name == INDEX_FILE:
         return LedgerParts(path if path.is_dir() else path.parent)
     return LedgerFile(path)
+
+
+def chain_blocks(ledger: Ledger, *, max_values: int) -> Iterator[tuple[int, ChainBlock]]:
+    """Read a ledger chain after chain: yield the number of a block's first chain, and the block.
+
+    Args:
+        ledger: The ledger.
+        max_values: Balances of a block, unless one chain has more.
+    """
+    size = max(1, max_values // (ledger.info.accounts * (ledger.info.steps + 1)))
+    for first in range(0, ledger.info.chains, size):
+        yield first, ledger.read_chains(first, min(first + size, ledger.info.chains))
 
 
 def write_index(folder: Path, parts: Sequence[Path]) -> LedgerInfo:

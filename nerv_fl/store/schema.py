@@ -23,6 +23,9 @@ DTYPES: Final = {
     "chain/shard_kind": "uint8",
     "chain/sha256": "uint8",
 }
+JOINED_BY: Final = ("steps", "accounts", "seed", "profile", "generator")
+"""What ledgers must have in common to stand in one data set."""
+
 # A chunk is what one sample costs to read.
 CHUNK_BYTES: Final = 2**14
 MAX_CHUNK_BYTES: Final = 9 * 2**13

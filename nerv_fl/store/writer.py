@@ -1,11 +1,8 @@
 """Writing a ledger file, block after block or from finished parts; `file` describes what is in it."""
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Final
 
 import h5py
 import numpy as np
@@ -15,10 +12,9 @@ from nerv_fl.ledger import MAX_BATCH, MAX_SUPPLY_NANO
 from nerv_fl.store.chunks import FILTER, Appender
 from nerv_fl.store.damage import naming_damage
 from nerv_fl.store.file import LedgerFile
+from nerv_fl.store.new_file import new_file
 from nerv_fl.store.samples import COLUMNS, ChainBlock, ContentDigest, chain_digests
-from nerv_fl.store.schema import DTYPES, SCHEMA_VERSION, LedgerInfo, chunk_shape, fixed_shapes
-
-JOINED: Final = ("steps", "accounts", "seed", "profile", "generator")
+from nerv_fl.store.schema import DTYPES, JOINED_BY, SCHEMA_VERSION, LedgerInfo, chunk_shape, fixed_shapes
 
 
 def write_ledger(
@@ -89,7 +85,7 @@ def join_ledgers(path: str | Path, parts: Iterable[Path], *, chains: int) -> Led
     """
     waiting = iter(parts)
     with LedgerFile(next(waiting)) as first:
-        described = {name: getattr(first.info, name) for name in JOINED}
+        described = {name: getattr(first.info, name) for name in JOINED_BY}
 
         def fill(columns: dict[str, Appender]) -> str:
             return _copy(columns, chain([first.path], waiting), like=first, chains=chains)
@@ -105,41 +101,20 @@ def _write(
     described: dict[str, int | str],
     staged: bool = False,
 ) -> LedgerInfo:
-    """Write a file in one step: under another name first, and under its own once `fill` has returned its hash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        os.fchmod(descriptor, 0o644)
-        with h5py.File(name, "w", libver=("v110", "v110")) as file:
-            file.attrs["schema_version"] = SCHEMA_VERSION
-            for key, value in described.items():
-                file.attrs[key] = np.bytes_(value.encode()) if isinstance(value, str) else value
-            shapes = fixed_shapes(chains=chains, steps=int(described["steps"]), accounts=int(described["accounts"]))
-            columns = _create(file, shapes, staged=staged)
-            file.attrs["content_sha256"] = np.bytes_(fill(columns).encode())
-            for column in columns.values():
-                column.finish()
-            file.flush()
-            file.attrs["complete"] = True
-        os.fsync(descriptor)
-        Path(name).replace(path)
-    except (OSError, RuntimeError) as error:
-        raise _cannot_write(error, path) from error
-    finally:
-        Path(name).unlink(missing_ok=True)
-        os.close(descriptor)
+    """Write a file whose columns `fill` fills; it returns their hash."""
+    with new_file(path) as file:
+        file.attrs["schema_version"] = SCHEMA_VERSION
+        for key, value in described.items():
+            file.attrs[key] = np.bytes_(value.encode()) if isinstance(value, str) else value
+        shapes = fixed_shapes(chains=chains, steps=int(described["steps"]), accounts=int(described["accounts"]))
+        columns = _create(file, shapes, staged=staged)
+        file.attrs["content_sha256"] = np.bytes_(fill(columns).encode())
+        for column in columns.values():
+            column.finish()
+        file.flush()
+        file.attrs["complete"] = True
     with LedgerFile(path) as ledger:
         return ledger.info
-
-
-def _cannot_write(error: Exception, path: Path) -> Exception:
-    """Return the error that names the file; HDF5 hides the system's behind another one when it closes a file."""
-    cause: BaseException | None = error
-    while cause is not None and not (isinstance(cause, OSError) and cause.errno):
-        cause = cause.__context__
-    if cause is None:
-        return error
-    return OSError(cause.errno, f"cannot be written ({os.strerror(cause.errno or 0)})", str(path))
 
 
 def _create(file: h5py.File, shapes: dict[str, tuple[int, ...]], *, staged: bool) -> dict[str, Appender]:
