@@ -51,7 +51,7 @@ def main() -> None:
             if samples != SIZES[-1]:
                 path.unlink()
         print_setting(
-            f"Ledger, {ACCOUNTS:,} accounts, batches of 1 to 256", packages=("numpy", "h5py", "numba", "isal")
+            f"Ledger, {ACCOUNTS:,} accounts, batches of 1 to 256", packages=("numpy", "h5py", "numba", "deflate")
         )
         print_table(["", "samples", "samples/s", "over the loop", "bytes a sample", "peak MB of a process"], rows)
         print()

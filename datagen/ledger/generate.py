@@ -59,7 +59,7 @@ def generate_ledger(
         OSError: If the file cannot be written, a full disk included; finished parts stay for `resume`.
 
     Guarantees:
-        The same shape gives the same bytes (same versions of NumPy, ISA-L and HDF5, same type of CPU).
+        The same shape gives the same bytes (same versions of NumPy, libdeflate and HDF5, same type of CPU).
     """
     path = Path(path)
     in_range("workers", workers, low=1, high=1024)
