@@ -6,7 +6,6 @@
 """
 
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from typing import Final
 
 from datagen.card import card_paths
 from nerv_fl.errors import ConfigError, DataError
+from nerv_fl.files import sync
 
 SUMS_FILE: Final = "SHA256SUMS"
 LICENCE_FILE: Final = "LICENSE"
@@ -107,9 +107,9 @@ def staged_folder(out: Path) -> Iterator[Path]:
         yield staged
         staged.chmod(0o755)
         for path in (*staged.rglob("*"), staged):
-            _sync(path)
+            sync(path)
         staged.replace(out)
-        _sync(out.parent)
+        sync(out.parent)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
@@ -176,11 +176,3 @@ def _copy(source: Path, target: Path) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -40,8 +40,7 @@ def verify_any(path: Path, *, progress: Callable[[int], None] | None = None) -> 
         DataError: If it is damaged, naming the file and what is wrong.
     """
     if (path / SUMS_FILE).exists():
-        files = verify_bundle(path)
-        return {"files": len(files), **verify_any(data_of(path), progress=progress)}
+        return {"files": len(verify_bundle(path)), **verify_any(data_of(path), progress=progress)}
     if kind_of(path) == SHARD_LOAD:
         return asdict(verify_load(path))
     return asdict(verify_ledger(path, progress=progress))
@@ -53,7 +52,7 @@ def inspect_any(path: Path) -> dict[str, Any]:
     Raises:
         DataError: If it is not a whole data set.
     """
-    source = data_of(path) if (path / SUMS_FILE).exists() else path
+    source = data_of(path)
     if kind_of(source) == SHARD_LOAD:
         return _inspect_load(source)
     with open_ledger(source) as ledger:
@@ -75,7 +74,7 @@ def export_any(path: Path, out: Path, *, to: str) -> Path:
         ConfigError: If there is no such layout, or a library it needs is missing.
     """
     one_of("--format", to, choices=LAYOUTS)
-    source = data_of(path) if (path / SUMS_FILE).exists() else path
+    source = data_of(path)
     kind = kind_of(source)
     if (kind, to) not in EXPORTS:
         known = ", ".join(layout for of, layout in EXPORTS if of == kind)
@@ -89,15 +88,15 @@ def _inspect_load(path: Path) -> dict[str, Any]:
         return {"kind": SHARD_LOAD, **asdict(file.info), **shards, "features": list(FEATURES)}
 
 
-def data_of(bundle: Path) -> Path:
-    """Return the data set of a bundle: its one HDF5 file, or the folder itself if that holds an index.
+def data_of(path: Path) -> Path:
+    """Return the data set of a bundle, its one HDF5 file; what is no bundle, or has an index, is a data set itself.
 
     Raises:
-        DataError: If there is none.
+        DataError: If a bundle holds none.
     """
-    if (bundle / INDEX_FILE).exists():
-        return bundle
-    found = sorted(bundle.glob("*.h5"))
+    if not (path / SUMS_FILE).exists() or (path / INDEX_FILE).exists():
+        return path
+    found = sorted(path.glob("*.h5"))
     if len(found) != 1:
-        raise DataError(f"{bundle} holds {len(found)} data files, expected one, or an {INDEX_FILE}")
+        raise DataError(f"{path} holds {len(found)} data files, expected one, or an {INDEX_FILE}")
     return found[0]

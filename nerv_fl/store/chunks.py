@@ -1,8 +1,8 @@
 """Compressed chunks of HDF5 datasets, read and written whole: the format is HDF5's gzip filter, the codec libdeflate.
 
-Any HDF5 reader can read such a file. libdeflate is faster than zlib both ways, and equal values give equal bytes. (ISA-L
-is faster still, but now and then packs the same chunk into another byte more.) A chunk that was compressed once can be
-copied from file to file as it is.
+Any HDF5 reader can read such a file. libdeflate is faster than zlib both ways, and equal values give equal bytes; ISA-L
+is faster still, but now and then gives other bytes for the same chunk. A chunk that was compressed once can be copied
+from file to file as it is.
 """
 
 import math

@@ -15,7 +15,6 @@ Sample k is step k % steps of chain k // steps: the state before, the batch, the
 Attributes have a fixed length: HDF5 keeps others in a heap without a checksum, and loops for ever when it is damaged.
 """
 
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +27,8 @@ import numpy.typing as npt
 from nerv_fl.arrays import IntArray
 from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.store.chunks import gather, is_plain
-from nerv_fl.store.damage import DAMAGE, naming_damage
+from nerv_fl.store.damage import naming_damage
+from nerv_fl.store.handle import Handle, is_fixed
 from nerv_fl.store.samples import COLUMNS, Batches, ChainBlock, Columns, Samples, join_batches, runs, span_of
 from nerv_fl.store.schema import DTYPES, JOINED_BY, LedgerInfo, check_offsets, check_schema
 
@@ -50,9 +50,7 @@ class LedgerFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._handle: h5py.File | None = None
-        self._owner = os.getpid()
-        self._datasets: dict[str, h5py.Dataset] = {}
+        self._handle = Handle(self.path, what="ledger")
         try:
             self.info = self._describe()
         except DataError:
@@ -67,20 +65,14 @@ class LedgerFile:
         """Close the file."""
         self.close()
 
-    def __getstate__(self) -> dict[str, object]:
-        """Leave the open handle behind."""
-        return {"path": self.path, "info": self.info, "_handle": None}
-
     def close(self) -> None:
         """Close the file, if this process has it open; the next read opens it again."""
-        if self._handle is not None and self._owner == os.getpid():
-            self._handle.close()
-        self._handle = None
+        self._handle.close()
 
     @property
     def num_transactions(self) -> int:
         """Number of transactions of all batches."""
-        return len(self._dataset("tx/kind"))
+        return len(self._handle.dataset("tx/kind"))
 
     def require_accounts(self, num_accounts: int) -> None:
         """Raise unless the ledger has as many accounts as the model.
@@ -170,7 +162,7 @@ class LedgerFile:
 
     def _states(self, chain: IntArray, *, step: IntArray) -> IntArray:
         """Return the state of each chain before a step, int64 [B, A]."""
-        dataset = self._dataset("balances")
+        dataset = self._handle.dataset("balances")
         with naming_damage(self.path, what="balances"):
             if is_plain(dataset):
                 return gather(dataset, chain, columns=step)
@@ -197,10 +189,10 @@ class LedgerFile:
 
     def _describe(self) -> LedgerInfo:
         with naming_damage(self.path, what="its description"):
-            file = self._file()
+            file = self._handle.file()
             found = {name: file[name] for name in DTYPES if isinstance(file.get(name), h5py.Dataset)}
             datasets = {name: (str(item.dtype), item.shape) for name, item in found.items()}
-            attributes = {name: file.attrs[name] for name in file.attrs if _is_fixed(file, name)}
+            attributes = {name: file.attrs[name] for name in file.attrs if is_fixed(file, name)}
             return check_schema(self.path, attributes=attributes, datasets=datasets)
 
     @cached_property
@@ -208,33 +200,10 @@ class LedgerFile:
         return self._slice("chain/supply_nano", slice(None))
 
     def _slice(self, name: str, selection: slice | tuple[slice, ...]) -> npt.NDArray[Any]:
-        dataset = self._dataset(name)
+        dataset = self._handle.dataset(name)
         with naming_damage(self.path, what=name):
             return np.asarray(dataset[selection])
 
-    def _dataset(self, name: str) -> h5py.Dataset:
-        file = self._file()
-        with naming_damage(self.path, what=name):
-            return self._datasets.get(name) or self._datasets.setdefault(name, file[name])
-
     def handle(self) -> h5py.File:
         """Return the open HDF5 file of this process, for copying chunks as they are."""
-        return self._file()
-
-    def _file(self) -> h5py.File:
-        if self._handle is None or self._owner != os.getpid():
-            self._handle, self._owner, self._datasets = _open(self.path), os.getpid(), {}
-        return self._handle
-
-
-def _open(path: Path) -> h5py.File:
-    if not path.is_file():
-        raise DataError(f"{path} does not exist, expected a ledger file")
-    try:
-        return h5py.File(path, "r", locking=False)
-    except DAMAGE as error:
-        raise DataError(f"{path} is not a readable HDF5 file ({error}), expected a whole ledger file") from error
-
-
-def _is_fixed(file: h5py.File, attribute: str) -> bool:
-    return file.attrs.get_id(attribute).dtype.kind in "biufS"
+        return self._handle.file()

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Final
 
-import h5py
 import numpy as np
 
-from nerv_fl.errors import DataError
-from nerv_fl.store.damage import DAMAGE
+from nerv_fl.store.damage import naming_damage
+from nerv_fl.store.handle import Handle, is_fixed
 from nerv_fl.store.load_schema import KIND as SHARD_LOAD
 from nerv_fl.store.parts import INDEX_FILE
 
@@ -24,12 +23,11 @@ def kind_of(path: Path) -> str:
     """
     if path.is_dir() or path.name == INDEX_FILE:
         return LEDGER
-    if not path.is_file():
-        raise DataError(f"{path} does not exist, expected a data set")
+    handle = Handle(path, what="data")
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            fixed = "kind" in file.attrs and file.attrs.get_id("kind").dtype.kind == "S"
-            kind = file.attrs["kind"] if fixed else np.bytes_(b"")
-    except DAMAGE as error:
-        raise DataError(f"{path} is not a readable HDF5 file ({error}), expected a data set") from error
-    return SHARD_LOAD if kind == SHARD_LOAD.encode() else LEDGER
+        with naming_damage(path, what="its description"):
+            file = handle.file()
+            says_load = "kind" in file.attrs and is_fixed(file, "kind") and file.attrs["kind"] == np.bytes_(SHARD_LOAD)
+            return SHARD_LOAD if says_load else LEDGER
+    finally:
+        handle.close()

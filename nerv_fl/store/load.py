@@ -11,7 +11,6 @@
 Attributes have a fixed length: HDF5 keeps others in a heap without a checksum, and loops for ever when it is damaged.
 """
 
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,16 +19,15 @@ from typing import Any, Final, Self
 import h5py
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from nerv_fl.arrays import FloatArray, IntArray
 from nerv_fl.checks import in_range, one_of
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.store.damage import DAMAGE, naming_damage
+from nerv_fl.store.damage import naming_damage
+from nerv_fl.store.handle import Handle, is_fixed
 from nerv_fl.store.load_schema import (
     DTYPES,
     FEATURES,
-    HORIZON,
     KIND,
     SCHEMA_VERSION,
     SPLITS,
@@ -56,8 +54,7 @@ class LoadFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._handle: h5py.File | None = None
-        self._owner = os.getpid()
+        self._handle = Handle(self.path, what="load")
         try:
             with naming_damage(self.path, what="its description"):
                 self.info = _describe(self.path, self.handle())
@@ -73,21 +70,13 @@ class LoadFile:
         """Close the file."""
         self.close()
 
-    def __getstate__(self) -> dict[str, object]:
-        """Leave the open handle behind."""
-        return {"path": self.path, "info": self.info, "_handle": None, "_owner": -1}
-
     def close(self) -> None:
         """Close the file, if this process has it open; the next read opens it again."""
-        if self._handle is not None and self._owner == os.getpid():
-            self._handle.close()
-        self._handle = None
+        self._handle.close()
 
     def handle(self) -> h5py.File:
         """Return the open HDF5 file of this process."""
-        if self._handle is None or self._owner != os.getpid():
-            self._handle, self._owner = _open(self.path), os.getpid()
-        return self._handle
+        return self._handle.file()
 
     def shard(self, number: int) -> LoadBlock:
         """Read all of a shard."""
@@ -150,65 +139,17 @@ class LoadFile:
 
     def array(self, name: str, *selection: int | np.int64 | slice) -> npt.NDArray[Any]:
         """Read a dataset, or a part of it."""
+        dataset = self._handle.dataset(name)
         with naming_damage(self.path, what=name):
-            return np.asarray(self.handle()[name][selection or slice(None)])
+            return np.asarray(dataset[selection or slice(None)])
 
     def _require(self, values: IntArray, *, low: int, high: int, what: str) -> None:
         for wrong in values[(values < low) | (values > high)][:1]:
             raise ConfigError(f"{what} is {wrong}, expected {low} to {high} (of {self.path})")
 
 
-Item = tuple[torch.Tensor, torch.Tensor]
-"""A normalised window, float32 [length, 11], and whether overload comes within 10 minutes, float32 []."""
-
-
-class LoadWindows(torch.utils.data.Dataset[Item]):
-    """All windows of a split whose whole horizon is in the file, normalised.
-
-    Args:
-        file: The load file.
-        split: train, validation or test.
-        length: Steps of a window.
-    """
-
-    def __init__(self, file: LoadFile, split: str, *, length: int = 60) -> None:
-        self._file, self._length = file, length
-        self._shards = file.shards_of(split)
-        self._ends = file.info.steps - HORIZON - length + 1
-        in_range("length", length, low=1, high=file.info.steps - HORIZON)
-        mean, std = file.normalisation
-        self._mean, self._scale = mean.astype(np.float32), (1.0 / std).astype(np.float32)
-
-    def __len__(self) -> int:
-        """Return the number of windows."""
-        return len(self._shards) * self._ends
-
-    def __getitem__(self, index: int) -> Item:
-        """Return one window and its label."""
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
-        """Return windows and their labels, in the order asked for."""
-        for wrong in [index for index in indices if not 0 <= index < len(self)][:1]:
-            raise IndexError(f"window is {wrong}, expected 0 to {len(self) - 1} (of {self._file.path})")
-        place, end = np.divmod(np.asarray(indices, dtype=np.int64), self._ends)
-        shards, ends = self._shards[place], end + self._length - 1
-        x_BTD = torch.from_numpy((self._file.windows(shards, ends, length=self._length) - self._mean) * self._scale)
-        y_B = torch.from_numpy(self._file.window_labels(shards, ends).ahead.astype(np.float32))
-        return list(zip(x_BTD, y_B, strict=True))
-
-
-def _open(path: Path) -> h5py.File:
-    if not path.is_file():
-        raise DataError(f"{path} does not exist, expected a load file")
-    try:
-        return h5py.File(path, "r", locking=False)
-    except DAMAGE as error:
-        raise DataError(f"{path} is not a readable HDF5 file ({error}), expected a whole load file") from error
-
-
 def _describe(path: Path, file: h5py.File) -> LoadInfo:
-    fixed = {name: file.attrs[name] for name in file.attrs if file.attrs.get_id(name).dtype.kind in "biufS"}
+    fixed = {name: file.attrs[name] for name in file.attrs if is_fixed(file, name)}
     items = {name: np.asarray(value).item() for name, value in fixed.items()}
     found = {name: value.decode() if isinstance(value, bytes) else value for name, value in items.items()}
     _check(path, "kind", found=found.get("kind"), expected=KIND)

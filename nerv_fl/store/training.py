@@ -1,6 +1,6 @@
-"""A ledger as PyTorch trains on it: pairs of token sequences, before and after a batch of payments.
+"""Data sets as PyTorch trains on them: token sequences before and after a batch, and windows of shard load.
 
-Shapes: B samples, A accounts, T = 1 + 2A tokens.
+Shapes: B samples, A accounts, T = 1 + 2A tokens; of windows, T steps and D metrics.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from nerv_fl.checks import in_range
 from nerv_fl.ledger import tokens
+from nerv_fl.store.load import LoadFile
+from nerv_fl.store.load_schema import HORIZON
 from nerv_fl.store.parts import open_ledger
 
 
@@ -86,3 +89,43 @@ def collate(samples: Sequence[TokenPair]) -> TokenPair:
     """
     before, after = zip(*samples, strict=True)
     return TokenPair(before=torch.stack(before), after=torch.stack(after))
+
+
+Item = tuple[Tensor, Tensor]
+"""A normalised window, float32 [length, 11], and whether overload comes within 10 minutes, float32 []."""
+
+
+class LoadWindows(Dataset[Item]):
+    """All windows of a split whose whole horizon is in the file, normalised.
+
+    Args:
+        file: The load file.
+        split: train, validation or test.
+        length: Steps of a window.
+    """
+
+    def __init__(self, file: LoadFile, split: str, *, length: int = 60) -> None:
+        self._file, self._length = file, length
+        self._shards = file.shards_of(split)
+        self._ends = file.info.steps - HORIZON - length + 1
+        in_range("length", length, low=1, high=file.info.steps - HORIZON)
+        mean, std = file.normalisation
+        self._mean, self._scale = mean.astype(np.float32), (1.0 / std).astype(np.float32)
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+        return len(self._shards) * self._ends
+
+    def __getitem__(self, index: int) -> Item:
+        """Return one window and its label."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
+        """Return windows and their labels, in the order asked for."""
+        for wrong in [index for index in indices if not 0 <= index < len(self)][:1]:
+            raise IndexError(f"window is {wrong}, expected 0 to {len(self) - 1} (of {self._file.path})")
+        place, end = np.divmod(np.asarray(indices, dtype=np.int64), self._ends)
+        shards, ends = self._shards[place], end + self._length - 1
+        x_BTD = torch.from_numpy((self._file.windows(shards, ends, length=self._length) - self._mean) * self._scale)
+        y_B = torch.from_numpy(self._file.window_labels(shards, ends).ahead.astype(np.float32))
+        return list(zip(x_BTD, y_B, strict=True))

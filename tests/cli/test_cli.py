@@ -90,7 +90,7 @@ def test_without_a_command_the_help_is_shown() -> None:
             "error ConfigError: privacy.sigma is 0.4, expected 0.5: the protocol fixes it",
         ),
         (("verify", "nowhere.json", "--root", "nowhere.pub"), "error nowhere.pub: No such file or directory"),
-        (("datagen", "verify", "nowhere.h5"), "error DataError: nowhere.h5 does not exist, expected a data set"),
+        (("datagen", "verify", "nowhere.h5"), "error DataError: nowhere.h5 does not exist, expected a data file"),
     ],
 )
 def test_an_error_is_one_line_and_exit_status_1(arguments: tuple[str, ...], message: str) -> None:

@@ -112,7 +112,7 @@ def test_what_is_refused(ledger: Path, load: Path, tmp_path: Path) -> None:
     assert refused("export", load, "--out", out, "--format", "seed") == (
         f"--format is 'seed', expected one of: parquet (for shard-load data such as {load})"
     )
-    assert refused("verify", tmp_path / "none.h5") == f"{tmp_path / 'none.h5'} does not exist, expected a data set"
+    assert refused("verify", tmp_path / "none.h5") == f"{tmp_path / 'none.h5'} does not exist, expected a data file"
     assert not out.exists()
 
 

@@ -127,9 +127,9 @@ def test_survives_pickling_and_closing(path: Path) -> None:
 
 def test_another_process_opens_its_own_handle(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = LedgerFile(path)
-    handle = ledger._file()
+    handle = ledger.handle()
     monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert ledger._file() is not handle
+    assert ledger.handle() is not handle
     assert ledger.read([0]).before.shape == (1, ACCOUNTS)
     handle.close()
 

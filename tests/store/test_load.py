@@ -10,8 +10,9 @@ import torch
 
 from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.rng import stream
-from nerv_fl.store.load import LoadFile, LoadWindows
+from nerv_fl.store.load import LoadFile
 from nerv_fl.store.load_schema import CPU, DTYPES, FEATURES, LATENCY, labels, overloaded, shapes
+from nerv_fl.store.training import LoadWindows
 
 SHARDS, STEPS = 6, 200
 
