@@ -1,14 +1,27 @@
 """What each player of a cooperative game contributed: Shapley values with their errors. Knows nothing of models.
 
+    from nerv_fl.strategy.shapley import estimate
+    result = estimate(game, num_players, budget=32 * num_players)      # game: masks [M, N] -> values [M]
+
 Read in this order:
 
-    game        the game, its evaluations counted, cached and bounded
-    exact       every coalition, through shap, up to 12 players
-    surrogate   the gradient at the midpoint, audited by coalitions, for any number of players
-    result      values, standard errors, intervals, and what they cost
+    estimate     the front door: chooses the method
+    game         the game, its evaluations counted, cached and bounded
+    exact        every coalition, checked by shap up to 12 players, up to 16
+    controls     games of known value, that explain most of another
+    orders       their values by random orders, where there is no closed form
+    pairs        which coalitions to evaluate
+    cube         what is believed of a game before it is asked, and known after
+    kernel_cv    the regression that combines these: the best values for a budget
+    audit        unbiased: fit on half, measure the fit's error on the other half
+    permutation  the protocol's 10,000 random orders
+    surrogate    one gradient values everyone, audited by coalitions
+    result       values, standard errors, intervals, and what they cost
 """
 
 from nerv_fl.arrays import FloatArray
+from nerv_fl.strategy.shapley.controls import Control, LinearControl, MeanControl, QuadraticControl
+from nerv_fl.strategy.shapley.estimate import METHODS, estimate
 from nerv_fl.strategy.shapley.exact import MAX_PLAYERS, estimate_exact
 from nerv_fl.strategy.shapley.game import CountedGame, Game, MaskArray
 from nerv_fl.strategy.shapley.result import ShapleyResult
@@ -16,11 +29,17 @@ from nerv_fl.strategy.shapley.surrogate import estimate_surrogate
 
 __all__ = [
     "MAX_PLAYERS",
+    "METHODS",
+    "Control",
     "CountedGame",
     "FloatArray",
     "Game",
+    "LinearControl",
     "MaskArray",
+    "MeanControl",
+    "QuadraticControl",
     "ShapleyResult",
+    "estimate",
     "estimate_exact",
     "estimate_surrogate",
 ]

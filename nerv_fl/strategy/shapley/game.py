@@ -19,6 +19,9 @@ Game = Callable[[MaskArray], FloatArray]
 
 _MEMBERS_SHOWN: Final = 8
 
+_ROUNDING: Final = 1e-6
+"""How much a coalition's value may change with the batch it is evaluated in, relative to the value."""
+
 
 class CountedGame:
     """A game whose evaluations are counted, cached by coalition, bounded and checked.
@@ -34,7 +37,7 @@ class CountedGame:
 
     Guarantees:
         The game is asked about a coalition at most once, and never about more than `budget` coalitions; every value
-        it returns is finite. A game that would answer differently the second time is therefore never found out.
+        it returns is finite. Whether it would answer the same a second time, only `ask_again` finds out.
     """
 
     def __init__(self, game: Game, num_players: int, *, budget: int, num_examples: int | None = None) -> None:
@@ -45,11 +48,32 @@ class CountedGame:
         self._budget = budget
         self._example_shape = () if num_examples is None else (num_examples,)
         self._cache: dict[bytes, FloatArray] = {}
+        self._num_repeated = 0
 
     @property
     def num_evaluations(self) -> int:
-        """Number of distinct coalitions evaluated so far."""
-        return len(self._cache)
+        """Number of evaluations so far: distinct coalitions, and those asked again on purpose."""
+        return len(self._cache) + self._num_repeated
+
+    def can_afford(self, masks_MN: MaskArray) -> bool:
+        """Return whether the budget suffices for these coalitions."""
+        return self.num_evaluations + len(self._fresh(masks_MN)) <= self._budget
+
+    def ask_again(self, mask_N: MaskArray) -> None:
+        """Evaluate a coalition a second time.
+
+        Raises:
+            ConfigError: If the budget does not suffice.
+            AggregationError: If the game gives it another value than before, beyond rounding.
+        """
+        self._check_budget(self.num_evaluations + 1)
+        before, after = self(mask_N[None])[0], self._evaluate(mask_N[None])[0]
+        self._num_repeated += 1
+        if not np.allclose(before, after, rtol=_ROUNDING, atol=0):
+            raise AggregationError(
+                f"value of coalition {_named(mask_N)} is {np.mean(before)} and then {np.mean(after)}, "
+                "expected the same value each time"
+            )
 
     def __call__(self, masks_MN: MaskArray) -> FloatArray:
         """Return the value of each coalition, evaluating in one call those that are new.
@@ -68,12 +92,16 @@ class CountedGame:
             raise ConfigError(
                 f"masks are {masks_MN.dtype} of shape {masks_MN.shape}, expected bool of shape (M, {self._num_players})"
             )
-        keys = [row.tobytes() for row in np.packbits(masks_MN, axis=1)]
-        fresh = {key: row for row, key in enumerate(keys) if key not in self._cache}
-        self._check_budget(len(self._cache) + len(fresh))
+        fresh = self._fresh(masks_MN)
+        self._check_budget(self.num_evaluations + len(fresh))
         if fresh:
             self._cache.update(zip(fresh, self._evaluate(masks_MN[list(fresh.values())]), strict=True))
-        return np.array([self._cache[key] for key in keys], dtype=np.float64).reshape(len(keys), *self._example_shape)
+        values = np.array([self._cache[key] for key in _keys(masks_MN)], dtype=np.float64)
+        return values.reshape(len(masks_MN), *self._example_shape)
+
+    def _fresh(self, masks_MN: MaskArray) -> dict[bytes, int]:
+        """Return a row of each coalition that was not evaluated yet."""
+        return {key: row for row, key in enumerate(_keys(masks_MN)) if key not in self._cache}
 
     def _check_budget(self, needed: int) -> None:
         if needed > self._budget:
@@ -90,6 +118,10 @@ class CountedGame:
             found = values[row][~np.isfinite(values[row])].ravel()[0]
             raise AggregationError(f"value of coalition {_named(masks_MN[row])} is {found}, expected a finite number")
         return values
+
+
+def _keys(masks_MN: MaskArray) -> list[bytes]:
+    return [row.tobytes() for row in np.packbits(masks_MN, axis=1)]
 
 
 def _named(mask_N: MaskArray) -> str:

@@ -22,10 +22,12 @@ class ShapleyResult:
         ci_low: float64 [N], lower ends of the two-sided normal intervals.
         ci_high: float64 [N], upper ends.
         num_evaluations: Distinct coalitions evaluated.
-        method: "exact" or "surrogate".
-        stop_reason: "enumerated" if every coalition was seen, "budget" if the budget ended it.
+        method: "exact", "kernel_cv", "audit", "permutation" or "surrogate".
+        stop_reason: "enumerated" if every coalition was seen, "budget" if the budget ended it, "tolerance" if the
+            intervals were narrow enough, "permutations" if every order was walked.
         efficiency_gap: v(N) - v(empty) - sum of the estimates, as the estimator left it, before it was closed.
-        crosscheck_z: The gap in units of its standard error; 0 where there is nothing to check.
+        crosscheck_z: Disagreement with an independent look at the game, in its standard errors; each method says which.
+            0 where there is nothing to check.
     """
 
     values: FloatArray

@@ -140,9 +140,9 @@ def test_twelve_players() -> None:
 
 def test_bad_arguments_are_refused() -> None:
     game = tabulated(np.zeros(4))
-    with pytest.raises(ConfigError, match=r"^num_players is 13, expected 1\.\.12 for exact Shapley values$"):
-        estimate_exact(game, 13)
-    with pytest.raises(ConfigError, match=r"^num_players is 0, expected 1\.\.12 for exact Shapley values$"):
+    with pytest.raises(ConfigError, match=r"^num_players is 17, expected 1\.\.16 for exact Shapley values$"):
+        estimate_exact(game, 17)
+    with pytest.raises(ConfigError, match=r"^num_players is 0, expected 1\.\.16 for exact Shapley values$"):
         estimate_exact(game, 0)
     with pytest.raises(ConfigError, match=r"^num_examples is 1, expected at least 2 for a standard error$"):
         estimate_exact(game, 2, num_examples=1)
