@@ -8,7 +8,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -98,6 +98,15 @@ class ValueSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RewardsSummary:
+    """What a round paid and took back, and how unequally: Gini of the cohort's payouts, null if none was made."""
+
+    paid_nano: int
+    slashed_nano: int
+    gini: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Seconds:
     """Wall time of a round's stages.
 
@@ -142,6 +151,7 @@ class RoundRecord:
     carried_nano: int
     seconds: Seconds
     model_hash: str
+    rewards: RewardsSummary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +286,8 @@ def _from_table(kind: type[Any], table: Mapping[str, Any]) -> Any:
     hints = get_type_hints(kind)
     arguments: dict[str, Any] = {}
     for item in fields(kind):
+        if item.name not in table and item.default is not MISSING:
+            continue
         value, hint = table[item.name], hints[item.name]
         section = next((part for part in (hint, *getattr(hint, "__args__", ())) if is_dataclass(part)), None)
         arguments[item.name] = _from_table(section, value) if section and value is not None else value  # type: ignore[arg-type]

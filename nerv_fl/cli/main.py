@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from nerv_fl.cli.datagen import datagen_app
 from nerv_fl.cli.live import RunDisplay
+from nerv_fl.cli.rewards import rewards
 from nerv_fl.errors import NervError
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ open [bold]runs/quickstart/report.html[/bold].""",
 bootstrap_app = typer.Typer(no_args_is_help=True, help="Pretrain centrally on public data.")
 app.add_typer(datagen_app, name="datagen")
 app.add_typer(bootstrap_app, name="bootstrap")
+app.command()(rewards)
 
 INTERRUPTED = 130
 

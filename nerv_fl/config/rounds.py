@@ -111,12 +111,19 @@ class ValuationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardsConfig:
-    """How a round's pool is paid: on the lower confidence bound of each value, times reputation."""
+    """How a round's pool is paid: on the lower confidence bound of each value, times reputation.
+
+    From `slash_after` values in a row that are shown to be negative, each costs `slash_min` of the node's balance more
+    than the one before, up to `slash_max`.
+    """
 
     confidence: float = 0.9
     initial_reputation: float = 0.3
     reputation_rate: float = 0.05
     fault_penalty: float = 0.5
+    slash_after: int = 2
+    slash_min: float = 0.005
+    slash_max: float = 0.05
 
     def __post_init__(self) -> None:
         """Refuse reputations outside 0..1."""
@@ -124,6 +131,9 @@ class RewardsConfig:
         in_range("rewards.initial_reputation", self.initial_reputation, low=0, high=0.5)
         in_range("rewards.reputation_rate", self.reputation_rate, low=0, high=1)
         in_range("rewards.fault_penalty", self.fault_penalty, low=0, high=1)
+        in_range("rewards.slash_after", self.slash_after, low=1, high=10**6)
+        in_range("rewards.slash_min", self.slash_min, low=0, high=self.slash_max)
+        in_range("rewards.slash_max", self.slash_max, low=0, high=1)
 
 
 @dataclass(frozen=True, kw_only=True)

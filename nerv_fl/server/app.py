@@ -68,7 +68,7 @@ def serve(grid: Grid, folder: RunFolder, *, num_supernodes: int, on_round: OnRou
     run = str(manifest["run"])
     trackers = make_trackers(config.tracking, folder.root)
     with make_pools(settings) as pools:
-        state, is_new = _state(folder, bootstrap_P)
+        state, is_new = _state(folder, bootstrap_P, run=run)
         monitor = Monitor(pools, config=config)
         if is_new:
             folder.update_manifest(references=monitor.references(bootstrap_P))
@@ -105,12 +105,14 @@ def _bootstrap(folder: RunFolder) -> tuple[Vector, float]:
     return get_flat(encoder).numpy(), float(facts["movement_floor"])  # type: ignore[arg-type]
 
 
-def _state(folder: RunFolder, bootstrap_P: Vector) -> tuple[FederationState, bool]:
+def _state(folder: RunFolder, bootstrap_P: Vector, *, run: str) -> tuple[FederationState, bool]:
     """Return the state to begin from, and whether no round was recorded yet."""
     if has_state(folder.checkpoint):
         state = load_state(folder.checkpoint)
         folder.cut_after(state.round_number)
+        folder.check_ledger(head=state.ledger)
         return state, False
     folder.cut_after(-1)
     config = folder.config
-    return FederationState.first(bootstrap_P, num_nodes=config.federation.num_nodes, rewards=config.rewards), True
+    num_nodes = config.federation.num_nodes
+    return FederationState.first(bootstrap_P, num_nodes=num_nodes, rewards=config.rewards, run=run), True

@@ -8,6 +8,7 @@ checkpoint/latest                    the name of the last whole pair; replaced l
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from safetensors.numpy import load, save
@@ -15,6 +16,7 @@ from safetensors.numpy import load, save
 from nerv_fl.errors import CheckpointError
 from nerv_fl.files import write_atomically
 from nerv_fl.strategy.aggregate import OptimizerState
+from nerv_fl.strategy.rewards import Head
 from nerv_fl.strategy.state import FederationState
 
 
@@ -29,6 +31,9 @@ def save_state(folder: Path, state: FederationState) -> None:
         "reputations": state.reputations,
         "participations": state.participations,
         "carried_nano": state.carried_nano,
+        "balances_nano": state.balances_nano,
+        "strikes": state.strikes,
+        "ledger": asdict(state.ledger),
         "model_hash": state.model_hash,
         "vectors_sha256": hashlib.sha256(vectors).hexdigest(),
     }
@@ -63,6 +68,8 @@ def load_state(folder: Path) -> FederationState:
         raise CheckpointError(f"{folder} holds no readable checkpoint: {error}") from error
     if not isinstance(facts, dict) or facts.pop("facts_sha256", None) != _digest(facts):
         raise CheckpointError(f"{folder / name}.json does not have the content it was written with")
+    if "ledger" not in facts:
+        raise CheckpointError(f"{folder / name}.json is of a version without a rewards ledger, expected a newer run")
     found = hashlib.sha256(data).hexdigest()
     if found != facts["vectors_sha256"]:
         raise CheckpointError(f"{folder / name}.safetensors has SHA-256 {found}, expected {facts['vectors_sha256']}")
@@ -76,6 +83,9 @@ def load_state(folder: Path) -> FederationState:
         reputations=tuple(facts["reputations"]),
         participations=tuple(facts["participations"]),
         carried_nano=facts["carried_nano"],
+        balances_nano=tuple(facts["balances_nano"]),
+        strikes=tuple(facts["strikes"]),
+        ledger=Head(**facts["ledger"]),
     )
 
 

@@ -1,6 +1,7 @@
 """The run folder: where everything is, and the appending of a round.
 
-    config.toml  manifest.json  rounds.jsonl  rewards.csv  certificates/round-N.json  checkpoint/  report.html
+    config.toml  manifest.json  rounds.jsonl  rewards.csv  ledger.jsonl
+    certificates/round-N.json  checkpoint/  report.html
     data/        the ledgers: nodes, genesis, search, certify, final
     bootstrap.safetensors  roster.json  enclave/ (mock sealed storage)  nodes/ (each node's own disk)
 
@@ -18,10 +19,12 @@ from typing import Any
 
 from nerv_fl.client.host import node_folder
 from nerv_fl.config import RunConfig, read_recipe, to_toml
-from nerv_fl.errors import CheckpointError
+from nerv_fl.errors import CheckpointError, DataError
 from nerv_fl.files import write_atomically
 from nerv_fl.records import RewardRow, RoundRecord, read_rewards, read_rounds, rewards_to_csv, to_json
 from nerv_fl.sealing import VerifyKey
+from nerv_fl.strategy.rewards import Entry, Head
+from nerv_fl.strategy.rewards.ledger import check_chain, read_entries, to_line
 
 POOLS = ("search", "certify", "final")
 
@@ -51,6 +54,11 @@ class RunFolder:
     def rewards_path(self) -> Path:
         """One line a node and round."""
         return self.root / "rewards.csv"
+
+    @property
+    def ledger_path(self) -> Path:
+        """The rewards ledger: one entry a movement of money, bound by hashes."""
+        return self.root / "ledger.jsonl"
 
     @property
     def checkpoint(self) -> Path:
@@ -126,14 +134,17 @@ class RunFolder:
         """Return one node's folder."""
         return node_folder(self.nodes, number)
 
-    def append(self, record: RoundRecord, rows: Sequence[RewardRow], *, certificate: str | None) -> None:
-        """Append a round's record, rewards and certificate; the checkpoint that makes it count comes after."""
+    def append(
+        self, record: RoundRecord, rows: Sequence[RewardRow], *, entries: Sequence[Entry], certificate: str | None
+    ) -> None:
+        """Append what a round leaves; the checkpoint that makes it count comes after."""
         if certificate is not None:
             path = self.certificate_path(record.round)
             path.parent.mkdir(exist_ok=True)
             write_atomically(path, certificate.encode())
         is_new = not self.rewards_path.exists() or self.rewards_path.stat().st_size == 0
         _append(self.rewards_path, rewards_to_csv(rows, header=is_new))
+        _append(self.ledger_path, "".join(to_line(entry) for entry in entries))
         _append(self.rounds_path, to_json(record) + "\n")
 
     def cut_after(self, round_number: int) -> None:
@@ -144,11 +155,36 @@ class RunFolder:
         if self.rounds_path.exists():
             lines = [line for line in _whole_lines(self.rounds_path) if json.loads(line)["round"] <= round_number]
             write_atomically(self.rounds_path, "".join(lines).encode())
+        if self.ledger_path.exists():
+            lines = [line for line in _whole_lines(self.ledger_path) if json.loads(line)["round"] <= round_number]
+            write_atomically(self.ledger_path, "".join(lines).encode())
         if self.rewards_path.exists():
             lines = _whole_lines(self.rewards_path) or [rewards_to_csv([], header=True)]
             write_atomically(self.rewards_path, "".join(lines).encode())
             rows = [row for row in read_rewards(self.rewards_path) if row.round <= round_number]
             write_atomically(self.rewards_path, rewards_to_csv(rows, header=True).encode())
+
+    def read_ledger(self) -> list[Entry]:
+        """Read the rewards ledger; empty if nothing moved yet.
+
+        Raises:
+            DataError: If a line is not an entry.
+        """
+        text = self.ledger_path.read_text(encoding="utf-8") if self.ledger_path.exists() else ""
+        return read_entries(text, source=str(self.ledger_path))
+
+    def check_ledger(self, *, head: Head) -> None:
+        """Refuse a rewards ledger that does not end where the checkpoint says.
+
+        Raises:
+            DataError: Naming what is wrong.
+        """
+        found = check_chain(self.read_ledger(), run=str(self.read_manifest()["run"]), source=str(self.ledger_path))
+        if found != head:
+            raise DataError(
+                f"{self.ledger_path} ends after {found.num_entries} entries with hash {found.hash[:12]}, "
+                f"expected {head.num_entries} with {head.hash[:12]}: the checkpoint holds that"
+            )
 
     def _roster(self) -> dict[int, dict[str, Any]]:
         entries = json.loads((self.root / "roster.json").read_text(encoding="utf-8"))

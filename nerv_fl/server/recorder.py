@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from nerv_fl.config import RunConfig
-from nerv_fl.records import RewardRow, RoundRecord, Seconds
+from nerv_fl.records import RewardRow, RewardsSummary, RoundRecord, Seconds
 from nerv_fl.server.checkpoint import save_state
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.monitor import Monitor, Standing, epsilon_spread
@@ -14,6 +14,7 @@ from nerv_fl.server.report import write_report
 from nerv_fl.server.tracking import Tracker
 from nerv_fl.strategy.nerv import Hearing
 from nerv_fl.strategy.outcome import RoundOutcome
+from nerv_fl.strategy.rewards import Entry, gini, round_pool_nano
 from nerv_fl.strategy.state import FederationState
 
 OnRound = Callable[[RoundRecord, Sequence[RewardRow]], None]
@@ -66,6 +67,7 @@ class Recorder:
             value=None,
             pool_nano=0,
             carried_nano=0,
+            rewards=None,
             seconds=Seconds(
                 train=0.0,
                 open=0.0,
@@ -77,13 +79,13 @@ class Recorder:
             ),
             model_hash=self._state.model_hash,
         )
-        self._finish(record, [], certificate=None)
+        self._finish(record, [], entries=[], certificate=None)
 
     def commit(self, outcome: RoundOutcome, hearing: Hearing) -> FederationState:
         """Pay, record and checkpoint a round, and return the state that stands."""
         started = time.perf_counter()
         carried_nano = self._state.carried_nano
-        self._state, rows, pool_nano = self._state.after(
+        self._state, rows, entries = self._state.after(
             outcome, trained=hearing.trained | outcome.heard, rewards=self._config.rewards
         )
         if outcome.accepted:
@@ -102,19 +104,22 @@ class Recorder:
             shapley=outcome.shapley,
             gate=outcome.gate,
             value=outcome.value,
-            pool_nano=pool_nano,
+            pool_nano=round_pool_nano(self._state.round_number),
             carried_nano=carried_nano,
+            rewards=_rewards(rows, entries),
             seconds=Seconds(
                 train=hearing.seconds, **enclave, report=report, total=hearing.seconds + sum(enclave.values()) + report
             ),
             model_hash=self._state.model_hash,
         )
-        self._finish(record, rows, certificate=outcome.certificate)
+        self._finish(record, rows, entries=entries, certificate=outcome.certificate)
         return self._state
 
-    def _finish(self, record: RoundRecord, rows: Sequence[RewardRow], *, certificate: str | None) -> None:
+    def _finish(
+        self, record: RoundRecord, rows: Sequence[RewardRow], *, entries: Sequence[Entry], certificate: str | None
+    ) -> None:
         started = time.perf_counter()
-        self._folder.append(record, rows, certificate=certificate)
+        self._folder.append(record, rows, entries=entries, certificate=certificate)
         save_state(self._folder.checkpoint, self._state)
         write_report(self._folder.root)
         for tracker in self._trackers:
@@ -139,3 +144,12 @@ class Recorder:
 
 def _fields(standing: Standing) -> dict[str, Any]:
     return {name: getattr(standing, name) for name in Standing.__dataclass_fields__}
+
+
+def _rewards(rows: Sequence[RewardRow], entries: Sequence[Entry]) -> RewardsSummary:
+    payouts = [row.payout_nano for row in rows]
+    return RewardsSummary(
+        paid_nano=sum(payouts),
+        slashed_nano=sum(entry.amount_nano for entry in entries if entry.kind == "slash"),
+        gini=gini(payouts),
+    )

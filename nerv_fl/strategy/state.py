@@ -3,6 +3,7 @@
 Shapes: P parameters.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -13,7 +14,27 @@ from nerv_fl.models.weights import vector_hash
 from nerv_fl.records import RewardRow
 from nerv_fl.strategy.aggregate import OptimizerState, Vector
 from nerv_fl.strategy.outcome import RoundOutcome
-from nerv_fl.strategy.rewards import Settlement, lower_bounds, penalise, round_pool_nano, settle, update_reputation
+from nerv_fl.strategy.rewards import (
+    Entry,
+    Head,
+    Movement,
+    Settlement,
+    count_strikes,
+    lower_bounds,
+    penalise,
+    round_emission,
+    settle,
+    slash_nano,
+    update_reputation,
+)
+from nerv_fl.strategy.rewards.ledger import (
+    EMISSION,
+    GRADIENT_POOL,
+    PUBLIC_GOODS,
+    VALIDATION_POOL,
+    extend,
+    node_account,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +48,9 @@ class FederationState:
         reputations: One for each node, in 0..1.
         participations: Rounds in which each node may have spent privacy.
         carried_nano: What earlier rounds left over.
+        balances_nano: What each node holds: payouts less slashes.
+        strikes: Each node's values in a row that were shown to be negative.
+        ledger: Where the rewards ledger ends.
     """
 
     round_number: int
@@ -35,9 +59,12 @@ class FederationState:
     reputations: tuple[float, ...]
     participations: tuple[int, ...]
     carried_nano: int
+    balances_nano: tuple[int, ...]
+    strikes: tuple[int, ...]
+    ledger: Head
 
     @classmethod
-    def first(cls, theta_P: Vector, *, num_nodes: int, rewards: RewardsConfig) -> Self:
+    def first(cls, theta_P: Vector, *, num_nodes: int, rewards: RewardsConfig, run: str) -> Self:
         """Return the state before round 1."""
         return cls(
             round_number=0,
@@ -46,6 +73,9 @@ class FederationState:
             reputations=(rewards.initial_reputation,) * num_nodes,
             participations=(0,) * num_nodes,
             carried_nano=0,
+            balances_nano=(0,) * num_nodes,
+            strikes=(0,) * num_nodes,
+            ledger=Head.of_run(run),
         )
 
     @property
@@ -55,21 +85,24 @@ class FederationState:
 
     def after(
         self, outcome: RoundOutcome, *, trained: frozenset[int], rewards: RewardsConfig
-    ) -> tuple["FederationState", list[RewardRow], int]:
-        """Return the next state, the round's reward rows and its own pool in NANO.
+    ) -> tuple["FederationState", list[RewardRow], list[Entry]]:
+        """Return the next state, the round's reward rows and its entries of the rewards ledger.
 
         Args:
             outcome: What the enclave said.
             trained: Nodes that may have spent privacy: asked, and not said to have refused, or heard.
-            rewards: Reputation and confidence settings.
+            rewards: Reputation, slashing and confidence settings.
 
         Guarantees:
-            The payouts and what is carried on sum to the pool and what was carried in, to the last NANO.
+            The payouts and what is carried on sum to the pool and what was carried in, to the last NANO. The entries
+            say all that moved, and follow from the state and the outcome alone: settled twice, a round has the same.
         """
         round_number = self.round_number + 1
-        pool_nano = round_pool_nano(round_number)
-        settlement = self._settle(outcome, pool_nano=pool_nano, rewards=rewards)
-        rows = self._rows(outcome, settlement, round_number=round_number)
+        settlement = self._settle(outcome, pool_nano=round_emission(round_number).gradient_nano, rewards=rewards)
+        strikes = self._strikes(outcome)
+        payouts = {item.node: nano for item, nano in zip(outcome.values, settlement.payouts_nano, strict=True)}
+        slashes = self._slashes(strikes, rewards)
+        entries, ledger = extend(self.ledger, _movements(round_number, payouts=payouts, slashes=slashes))
         following = replace(
             self,
             round_number=round_number,
@@ -78,8 +111,25 @@ class FederationState:
             reputations=self._reputations(outcome, rewards),
             participations=tuple(count + (node in trained) for node, count in enumerate(self.participations)),
             carried_nano=settlement.carried_nano,
+            balances_nano=tuple(
+                held + payouts.get(node, 0) - slashes.get(node, 0) for node, held in enumerate(self.balances_nano)
+            ),
+            strikes=strikes,
+            ledger=ledger,
         )
-        return following, rows, pool_nano
+        return following, self._rows(outcome, settlement, round_number=round_number), entries
+
+    def _strikes(self, outcome: RoundOutcome) -> tuple[int, ...]:
+        strikes = list(self.strikes)
+        for item in outcome.values:
+            strikes[item.node] = count_strikes(strikes[item.node], ci_low=item.ci_low, ci_high=item.ci_high)
+        return tuple(strikes)
+
+    def _slashes(self, strikes: tuple[int, ...], rewards: RewardsConfig) -> dict[int, int]:
+        """Return what each node that got a strike in this round loses of what it held before."""
+        struck = [node for node, count in enumerate(strikes) if count > self.strikes[node]]
+        lost = {node: slash_nano(self.balances_nano[node], strikes[node], config=rewards) for node in struck}
+        return {node: nano for node, nano in lost.items() if nano}
 
     def _settle(self, outcome: RoundOutcome, *, pool_nano: int, rewards: RewardsConfig) -> Settlement:
         values = np.array([item.value for item in outcome.values], dtype=np.float64)
@@ -134,3 +184,19 @@ class FederationState:
         for node in outcome.faults:
             reputations[node] = penalise(reputations[node], rewards)
         return tuple(reputations)
+
+
+def _movements(round_number: int, *, payouts: Mapping[int, int], slashes: Mapping[int, int]) -> list[Movement]:
+    emission = round_emission(round_number)
+    moved = [
+        ("emission", EMISSION, GRADIENT_POOL, emission.gradient_nano),
+        ("emission", EMISSION, VALIDATION_POOL, emission.validation_nano),
+        ("emission", EMISSION, PUBLIC_GOODS, emission.public_goods_nano),
+        *(("payout", GRADIENT_POOL, node_account(node), nano) for node, nano in sorted(payouts.items())),
+        *(("slash", node_account(node), PUBLIC_GOODS, nano) for node, nano in sorted(slashes.items())),
+    ]
+    return [
+        Movement(round=round_number, kind=kind, source=source, target=target, amount_nano=nano)
+        for kind, source, target, nano in moved
+        if nano
+    ]

@@ -18,6 +18,7 @@ from tests.federation.tiny_run import COHORT_2, NUM_ROUNDS, record_of, rewards_o
 RECORD_KEYS = {
     "round", "accepted", "reason", "step", "homomorphism", "drift", "residual_share", "effective_rank", "loss",
     "masked_ce", "epsilon", "nodes", "shapley", "gate", "value", "pool_nano", "carried_nano", "seconds", "model_hash",
+    "rewards",
 }  # fmt: skip
 SECTION_KEYS = {
     "homomorphism": {"max", "p999", "mean", "bound", "n", "violations"},
@@ -28,6 +29,7 @@ SECTION_KEYS = {
     "shapley": {"method", "evaluations", "se_max", "stop"},
     "gate": {"p_value", "relative_drift", "rank_ratio"},
     "value": {"total", "empty"},
+    "rewards": {"paid_nano", "slashed_nano", "gini"},
     "seconds": {"train", "open", "aggregate", "shapley", "gate", "report", "total"},
 }
 

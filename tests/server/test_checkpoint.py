@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from nerv_fl.files import write_atomically
 from nerv_fl.server import checkpoint
 from nerv_fl.server.checkpoint import has_state, load_state, save_state
 from nerv_fl.strategy.aggregate import OptimizerState
+from nerv_fl.strategy.rewards import Head
 from nerv_fl.strategy.state import FederationState
 
 RNG = np.random.default_rng(1)
@@ -24,6 +25,9 @@ FIRST = FederationState(
     reputations=(0.3, 0.1 + 0.2, 1 / 3),
     participations=(1, 0, 3),
     carried_nano=93_634_496_919_917_864,
+    balances_nano=(5, 0, 10**19),
+    strikes=(0, 2, 0),
+    ledger=Head(num_entries=7, hash="ab" * 32),
 )
 SECOND = replace(FIRST, round_number=4, theta_P=FIRST.theta_P + 1, carried_nano=0)
 
@@ -31,9 +35,8 @@ SECOND = replace(FIRST, round_number=4, theta_P=FIRST.theta_P + 1, carried_nano=
 def equal(one: FederationState, other: FederationState) -> bool:
     """Return whether two states are the same to the last bit."""
     vectors = [(state.theta_P, state.optimizer.momentum_P, state.optimizer.second_P) for state in (one, other)]
-    rest = [
-        (s.round_number, s.optimizer.num_rounds, s.reputations, s.participations, s.carried_nano) for s in (one, other)
-    ]
+    names = [item.name for item in fields(FederationState) if item.name not in {"theta_P", "optimizer"}]
+    rest = [(state.optimizer.num_rounds, *(getattr(state, name) for name in names)) for state in (one, other)]
     return rest[0] == rest[1] and all(np.array_equal(a, b) for a, b in zip(*vectors, strict=True))
 
 
@@ -129,4 +132,14 @@ def test_a_changed_fact_is_seen(field: str, tmp_path: Path) -> None:
     path.write_text(json.dumps(facts))
 
     with pytest.raises(CheckpointError, match=r"round-00003\.json does not have the content it was written with$"):
+        load_state(tmp_path)
+
+
+def test_a_checkpoint_from_before_the_ledger_is_refused(tmp_path: Path) -> None:
+    save_state(tmp_path, FIRST)
+    path = tmp_path / "round-00003.json"
+    facts = json.loads(path.read_text())
+    del facts["facts_sha256"], facts["ledger"]
+    path.write_text(json.dumps(facts | {"facts_sha256": checkpoint._digest(facts)}))
+    with pytest.raises(CheckpointError, match=r"round-00003\.json is of a version without a rewards ledger, expected"):
         load_state(tmp_path)

@@ -31,7 +31,9 @@ def folder(tmp_path: Path) -> RunFolder:
 def filled(folder: RunFolder, numbers: Sequence[int] = (0, 1, 2, 3)) -> RunFolder:
     """Append rounds as a run does: none is paid for in round 0."""
     for record in records(*numbers):
-        folder.append(record, rows(record.round) if record.round else [], certificate=f"certificate {record.round}")
+        folder.append(
+            record, rows(record.round) if record.round else [], entries=[], certificate=f"certificate {record.round}"
+        )
     return folder
 
 
@@ -51,7 +53,7 @@ def test_the_table_has_one_header(folder: RunFolder) -> None:
 
 
 def test_without_a_certificate_none_is_written(folder: RunFolder) -> None:
-    folder.append(RECORD, [], certificate=None)
+    folder.append(RECORD, [], entries=[], certificate=None)
 
     assert not folder.certificate_path(3).exists()
     assert read_rewards(folder.rewards_path) == []

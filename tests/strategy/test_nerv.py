@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -39,7 +40,7 @@ class Bench:
     def __init__(self, config: RunConfig = CONFIG, *, num_supernodes: int = 2) -> None:
         self.enclave = StubEnclave()
         self.hearings: list[Hearing] = []
-        self.state = FederationState.first(THETA, num_nodes=20, rewards=config.rewards)
+        self.state = FederationState.first(THETA, num_nodes=20, rewards=config.rewards, run="test")
         self.strategy = NervStrategy(
             cast(Enclave, self.enclave),
             self.state,
@@ -53,10 +54,7 @@ class Bench:
 
     def commit(self, outcome: RoundOutcome, hearing: Hearing) -> FederationState:
         self.hearings.append(hearing)
-        fields = {name: getattr(self.state, name) for name in ("optimizer", "reputations", "participations")}
-        self.state = FederationState(
-            round_number=self.state.round_number + 1, theta_P=outcome.theta_P, carried_nano=0, **fields
-        )
+        self.state = replace(self.state, round_number=self.state.round_number + 1, theta_P=outcome.theta_P)
         return self.state
 
 
@@ -102,7 +100,7 @@ def test_every_supernode_gets_the_whole_order_and_nothing_more() -> None:
         assert dict(request) == {
             "run": "demo",
             "round": 1,
-            "base_hash": FederationState.first(THETA, num_nodes=20, rewards=CONFIG.rewards).model_hash,
+            "base_hash": FederationState.first(THETA, num_nodes=20, rewards=CONFIG.rewards, run="test").model_hash,
             "evidence": "signed by nobody",
             "movement_floor": 0.25,
             "cohort": list(bench.strategy.cohort(1)),

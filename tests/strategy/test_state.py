@@ -9,7 +9,8 @@ from nerv_fl.config import RewardsConfig
 from nerv_fl.records import GateSummary, NodeCounts, ShapleySummary, ValueSummary
 from nerv_fl.strategy.aggregate import OptimizerState
 from nerv_fl.strategy.outcome import EnclaveSeconds, NodeValue, RoundOutcome
-from nerv_fl.strategy.rewards import round_pool_nano
+from nerv_fl.strategy.rewards import Entry, round_pool_nano
+from nerv_fl.strategy.rewards.ledger import balances, check_chain
 from nerv_fl.strategy.state import FederationState
 
 NUM_NODES = 6
@@ -54,7 +55,7 @@ def outcome(*values: NodeValue, accepted: bool = True, faults: dict[int, str] | 
 
 @pytest.fixture
 def state() -> FederationState:
-    return FederationState.first(THETA, num_nodes=NUM_NODES, rewards=REWARDS)
+    return FederationState.first(THETA, num_nodes=NUM_NODES, rewards=REWARDS, run="test")
 
 
 def test_the_first_state(state: FederationState) -> None:
@@ -67,45 +68,44 @@ def test_the_first_state(state: FederationState) -> None:
 
 
 def test_accepted_round_moves_the_encoder_and_pays(state: FederationState) -> None:
-    after, rows, pool_nano = state.after(outcome(worth(1, 0.2), worth(4, 0.1)), trained=EVERYBODY, rewards=REWARDS)
+    after, rows, _ = state.after(outcome(worth(1, 0.2), worth(4, 0.1)), trained=EVERYBODY, rewards=REWARDS)
 
     assert np.array_equal(after.theta_P, AFTER)
     assert after.model_hash != state.model_hash
     assert (after.round_number, after.optimizer.num_rounds) == (1, 1)
-    assert pool_nano == round_pool_nano(1)
     assert [row.node for row in rows] == [1, 4]
-    assert sum(row.payout_nano for row in rows) == pool_nano
+    assert sum(row.payout_nano for row in rows) == round_pool_nano(1)
     # Lower bounds at one-sided 90 %: 0.2 - 1.2816 x 0.01 and 0.1 - 1.2816 x 0.01.
-    assert rows[0].payout_nano / pool_nano == pytest.approx(0.187184 / (0.187184 + 0.087184), rel=1e-5)
+    assert rows[0].payout_nano / round_pool_nano(1) == pytest.approx(0.187184 / (0.187184 + 0.087184), rel=1e-5)
     assert state.round_number == 0
 
 
 def test_rejected_round_changes_nothing_and_carries_its_pool(state: FederationState) -> None:
-    after, rows, pool_nano = state.after(outcome(accepted=False), trained=EVERYBODY, rewards=REWARDS)
+    after, rows, _ = state.after(outcome(accepted=False), trained=EVERYBODY, rewards=REWARDS)
 
     assert after.model_hash == state.model_hash
     assert after.optimizer.num_rounds == 0
     assert after.reputations == state.reputations
-    assert after.carried_nano == pool_nano == round_pool_nano(1)
+    assert after.carried_nano == round_pool_nano(1)
     assert rows == []
     assert after.participations == (1,) * NUM_NODES
 
 
 def test_carried_pool_is_paid_by_the_next_round_that_pays(state: FederationState) -> None:
-    carried, _, first_nano = state.after(outcome(accepted=False), trained=EVERYBODY, rewards=REWARDS)
-    paid, rows, second_nano = carried.after(outcome(worth(0, 1.0)), trained=EVERYBODY, rewards=REWARDS)
+    carried, _, _ = state.after(outcome(accepted=False), trained=EVERYBODY, rewards=REWARDS)
+    paid, rows, _ = carried.after(outcome(worth(0, 1.0)), trained=EVERYBODY, rewards=REWARDS)
 
-    assert [row.payout_nano for row in rows] == [first_nano + second_nano]
+    assert [row.payout_nano for row in rows] == [round_pool_nano(1) + round_pool_nano(2)]
     assert paid.carried_nano == 0
 
 
 def test_a_round_in_which_nobody_is_surely_positive_pays_nobody(state: FederationState) -> None:
     values = (worth(0, 0.0, 0.0), worth(1, 0.01, 0.01), worth(2, -1.0))
 
-    after, rows, pool_nano = state.after(outcome(*values), trained=EVERYBODY, rewards=REWARDS)
+    after, rows, _ = state.after(outcome(*values), trained=EVERYBODY, rewards=REWARDS)
 
     assert [row.payout_nano for row in rows] == [0, 0, 0]
-    assert after.carried_nano == pool_nano
+    assert after.carried_nano == round_pool_nano(1)
 
 
 def test_reputations_follow_what_was_shown(state: FederationState) -> None:
@@ -147,12 +147,60 @@ def test_a_clone_is_flagged_even_if_it_is_at_fault_too(state: FederationState) -
     )
 )
 def test_no_nano_is_made_or_lost(rounds: list[tuple[bool, list[float]]]) -> None:
-    state, pools_nano, paid_nano = FederationState.first(THETA, num_nodes=NUM_NODES, rewards=REWARDS), 0, 0
+    state, pools_nano, paid_nano = FederationState.first(THETA, num_nodes=NUM_NODES, rewards=REWARDS, run="test"), 0, 0
+    ledger: list[Entry] = []
     for accepted, values in rounds:
         items = [worth(node, value, 0.05) for node, value in enumerate(values)] if accepted else []
         before_nano = state.carried_nano
-        state, rows, pool_nano = state.after(outcome(*items, accepted=accepted), trained=EVERYBODY, rewards=REWARDS)
+        pool_nano = round_pool_nano(state.round_number + 1)
+        state, rows, entries = state.after(outcome(*items, accepted=accepted), trained=EVERYBODY, rewards=REWARDS)
         round_paid = sum(row.payout_nano for row in rows)
         assert round_paid in {0, pool_nano + before_nano}
         pools_nano, paid_nano = pools_nano + pool_nano, paid_nano + round_paid
+        ledger += entries
     assert paid_nano + state.carried_nano == pools_nano
+    held = balances(ledger)
+    assert check_chain(ledger, run="test", source="ledger") == state.ledger
+    assert held.get("pool/gradient", 0) == state.carried_nano
+    assert [held.get(f"node/{node}", 0) for node in range(NUM_NODES)] == list(state.balances_nano)
+    assert sum(held.values()) == 0
+
+
+def test_repeated_harm_is_slashed_once_for_each_strike(state: FederationState) -> None:
+    rich, _, _ = state.after(outcome(worth(0, 1.0)), trained=EVERYBODY, rewards=REWARDS)
+    held = rich.balances_nano[0]
+    first, _, entries = rich.after(outcome(worth(0, -1.0), worth(1, 1.0)), trained=EVERYBODY, rewards=REWARDS)
+    assert (first.strikes[0], first.balances_nano[0]) == (1, held)
+    assert not [entry for entry in entries if entry.kind == "slash"]
+
+    second, _, entries = first.after(outcome(worth(0, -1.0), worth(1, 1.0)), trained=EVERYBODY, rewards=REWARDS)
+    slashes = [entry for entry in entries if entry.kind == "slash"]
+    assert [(entry.source, entry.target, entry.amount_nano) for entry in slashes] == [
+        ("node/0", "pool/public_goods", held * 5 // 1000)
+    ]
+    assert (second.strikes[0], second.balances_nano[0]) == (2, held - held * 5 // 1000)
+
+    rejected, _, entries = second.after(outcome(accepted=False), trained=EVERYBODY, rewards=REWARDS)
+    unclear, _, more = rejected.after(outcome(worth(0, 0.0), worth(1, 1.0)), trained=EVERYBODY, rewards=REWARDS)
+    assert not [entry for entry in (*entries, *more) if entry.kind == "slash"]
+    assert unclear.strikes[0] == 2
+    helped, _, _ = unclear.after(outcome(worth(0, 1.0)), trained=EVERYBODY, rewards=REWARDS)
+    assert helped.strikes[0] == 0
+
+
+def test_a_round_settled_twice_has_the_same_entries(state: FederationState) -> None:
+    rich, _, _ = state.after(outcome(worth(0, 1.0), worth(1, 0.5)), trained=EVERYBODY, rewards=REWARDS)
+    again = [rich.after(outcome(worth(0, -1.0)), trained=EVERYBODY, rewards=REWARDS)[2] for _ in range(2)]
+    assert again[0] == again[1]
+
+
+def test_leaving_and_coming_back_clean_does_not_pay(state: FederationState) -> None:
+    """Node 0 stays honest; 1 does harm every third round; 2 does harm in the first half and comes back as 3."""
+    for round_number in range(1, 21):
+        harm = round_number <= 10
+        items = [worth(0, 1.0), worth(1, -1.0 if round_number % 3 == 0 else 1.0), worth(5, 1.0)]
+        items.append(worth(2, -1.0) if harm else worth(3, 1.0))
+        state, _, _ = state.after(outcome(*items), trained=EVERYBODY, rewards=REWARDS)
+    honest, sometimes, rejoined = state.balances_nano[0], state.balances_nano[1], sum(state.balances_nano[2:4])
+    assert rejoined < sometimes < honest
+    assert rejoined < 0.4 * honest

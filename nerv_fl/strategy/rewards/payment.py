@@ -1,4 +1,4 @@
-"""Who is paid what: a round's pool, its division in integer NANO, and reputation.
+"""Who is paid what: a round's pool divided in integer NANO.
 
     payout_i = pool * phi_i+ R_i / sum_j phi_j+ R_j
 
@@ -6,35 +6,20 @@ with phi+ the lower confidence bound of the value, cut at 0, and R the reputatio
 which are exact fractions; from there on everything is integer arithmetic, so payouts sum to the pool to the last NANO
 and do not depend on the machine. Noise around zero has a lower bound below zero and earns nothing.
 
-Source: NERV whitepaper v1.01, section 4.3 (pool split, slashing) and the emission table of its tokenomics.
-
 Shapes: N nodes.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import floor, isfinite
+from math import isfinite
 from statistics import NormalDist
-from typing import Final
 
 import numpy as np
 
 from nerv_fl.arrays import FloatArray
 from nerv_fl.checks import in_range
-from nerv_fl.config import RewardsConfig
 from nerv_fl.errors import AggregationError, ConfigError
-
-TOTAL_SUPPLY_NANO: Final = 10**10 * 10**9
-"""10^10 NERV."""
-GRADIENT_SHARE: Final = Fraction(60, 100)
-"""Part of the emission that pays for gradients; validation gets 30 %, public goods 10 %."""
-EPOCH_YEARS: Final = Fraction(30) / Fraction(1461, 4)
-"""An epoch of 30 days, in years of 365.25 days."""
-EMISSION_PERIODS: Final = ((2, Fraction(38, 100)), (3, Fraction(34, 100)), (5, Fraction(28, 100)))
-"""(years, part of the total supply emitted evenly over them): years 1-2, 3-5 and 6-10. It sums to the whole supply."""
-TAIL_PER_YEAR: Final = Fraction(5, 1000)
-"""Part of the total supply emitted in each year after the tenth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,30 +28,6 @@ class Settlement:
 
     payouts_nano: tuple[int, ...]
     carried_nano: int
-
-
-def round_pool_nano(round: int) -> int:
-    """Return the gradient pool of a round: 60 % of what is emitted in its 30 days, rounded down.
-
-    Each period's percentage is of the total supply and covers the whole period: years 1-2 emit 38 % together, so
-    1.9 * 10^9 NERV a year. Round 1 is the first epoch; one that straddles two periods gets of each by its days.
-
-    Args:
-        round: At least 1.
-
-    Returns:
-        NANO.
-
-    Raises:
-        ConfigError: If the round is below 1.
-
-    >>> round_pool_nano(1)
-    93634496919917864
-    """
-    if round < 1:
-        raise ConfigError(f"round is {round}, expected at least 1")
-    emitted = _emitted_share(round * EPOCH_YEARS) - _emitted_share((round - 1) * EPOCH_YEARS)
-    return floor(TOTAL_SUPPLY_NANO * GRADIENT_SHARE * emitted)
 
 
 def lower_bounds(values_N: FloatArray, standard_errors_N: FloatArray, *, confidence: float) -> FloatArray:
@@ -155,65 +116,25 @@ def settle(
     return Settlement(payouts_nano=tuple(payouts), carried_nano=available - sum(payouts))
 
 
-def update_reputation(reputation: float, *, ci_low: float, ci_high: float, config: RewardsConfig) -> float:
-    """Return the reputation after a valued round: an exponential average of what the node was shown to be.
-
-        R <- R + rate * (target - R)      target 1 if the interval lies above 0, target 0 if it lies below
-
-    An interval that holds 0 shows nothing and changes nothing, so a free rider (value exactly 0) stays where it began.
+def gini(payouts_nano: Sequence[int]) -> float | None:
+    """Return how unequal payouts are: sum_ij |x_i - x_j| / (2 n sum x), 0 for equal ones, (n - 1) / n if one gets all.
 
     Args:
-        reputation: In [0, 1].
-        ci_low: Lower end of the value's two-sided interval.
-        ci_high: Upper end.
-        config: Its `reputation_rate` is the weight of one round.
+        payouts_nano: NANO, at least 0 each; those who get nothing count.
 
     Returns:
-        In [0, 1].
+        None if nothing was paid.
 
-    Raises:
-        ConfigError: If the reputation is out of range, or the interval is empty or NaN.
+    Source: C. Gini, "Variabilita e mutabilita" (1912).
 
-    >>> round(update_reputation(0.3, ci_low=0.1, ci_high=0.2, config=RewardsConfig(reputation_rate=0.05)), 6)
-    0.335
+    >>> gini([5, 5, 5]), gini([0, 0, 9])
+    (0.0, 0.6666666666666666)
     """
-    in_range("reputation", reputation, low=0, high=1)
-    if not ci_low <= ci_high:
-        raise ConfigError(f"interval is [{ci_low}, {ci_high}], expected its lower end first")
-    if ci_low <= 0 <= ci_high:
-        return reputation
-    target = 1.0 if ci_low > 0 else 0.0
-    return min(max(reputation + config.reputation_rate * (target - reputation), 0.0), 1.0)
-
-
-def penalise(reputation: float, config: RewardsConfig) -> float:
-    """Return the reputation after a fault that can be laid at the node's door, such as an update that is not finite.
-
-        R <- R * (1 - fault_penalty)
-
-    Below `initial_reputation` a node would gain by registering anew: what stops that is the price of registration.
-
-    Args:
-        reputation: In [0, 1].
-        config: Its `fault_penalty` is the part of the reputation that is lost.
-
-    Returns:
-        In [0, 1].
-
-    Raises:
-        ConfigError: If the reputation is out of range.
-    """
-    in_range("reputation", reputation, low=0, high=1)
-    return reputation * (1 - config.fault_penalty)
-
-
-def _emitted_share(years: Fraction) -> Fraction:
-    emitted = Fraction(0)
-    for length, share in EMISSION_PERIODS:
-        spent = min(years, Fraction(length))
-        emitted += share * spent / length
-        years -= spent
-    return emitted + years * TAIL_PER_YEAR
+    total = sum(payouts_nano)
+    if total == 0:
+        return None
+    ranked = sum((2 * rank - len(payouts_nano) - 1) * paid for rank, paid in enumerate(sorted(payouts_nano), 1))
+    return ranked / (len(payouts_nano) * total)
 
 
 def _integer_weights(scores: Sequence[float], reputations: Sequence[float]) -> list[int]:
