@@ -7,6 +7,9 @@ from typing import Final
 from nerv_fl.checks import in_range, one_of
 from nerv_fl.errors import ConfigError
 
+VALUATION_METHODS: Final = ("auto", "exact", "surrogate", "kernel_cv", "permutation", "audit")
+"""Methods of `nerv_fl.strategy.shapley`."""
+
 PROTOCOL_BOUND: Final = 1e-9
 """Homomorphism error bound, max-abs over coordinates (NERV whitepaper v1.01, section 2.2)."""
 
@@ -90,18 +93,30 @@ class GateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ValuationConfig:
-    """How each node's contribution is valued."""
+    """How each node's contribution is valued.
+
+    `game` is "fixed", in which absent nodes are zero updates, or "mean", the federation that would have been without
+    them. `curvature` gives "kernel_cv" and "audit" a second control at one gradient a node. `permutations` are those
+    of "permutation"; `tolerance` is KernelCV's, 0 to spend every evaluation.
+    """
 
     method: str = "auto"
+    game: str = "fixed"
     exact_max_nodes: int = 12
     gradient_samples: int = 256
     evaluations: int = 128
     audit_samples: int = 64
+    permutations: int = 10_000
+    tolerance: float = 0.05
+    curvature: bool = False
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
         """Refuse budgets that cannot be spent."""
-        one_of("valuation.method", self.method, choices=("auto", "exact", "surrogate"))
+        one_of("valuation.method", self.method, choices=VALUATION_METHODS)
+        one_of("valuation.game", self.game, choices=("fixed", "mean"))
+        in_range("valuation.permutations", self.permutations, low=4, high=10**9)
+        in_range("valuation.tolerance", self.tolerance, low=0, high=1)
         in_range("valuation.exact_max_nodes", self.exact_max_nodes, low=1, high=12)
         in_range("valuation.gradient_samples", self.gradient_samples, low=8, high=10**6)
         in_range("valuation.evaluations", self.evaluations, low=8, high=10**7)

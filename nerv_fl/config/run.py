@@ -69,14 +69,37 @@ class RunConfig:
         in_range("valuation.gradient_samples", self.valuation.gradient_samples, low=8, high=self.gate.search_samples)
 
     def _check_valuation(self) -> None:
-        """Refuse a cohort too large for the only method that its settings allow."""
-        exact_only = self.valuation.method == "exact" or self.server.aggregation in ("trimmed_mean", "median")
-        if exact_only and self.federation.cohort_size > self.valuation.exact_max_nodes:
+        """Refuse a method that the cohort, the budget or the aggregation rule does not allow."""
+        settings, rule, cohort = self.valuation, self.server.aggregation, self.federation.cohort_size
+        is_linear = rule not in ("trimmed_mean", "median")
+        if settings.method == "exact" and cohort > settings.exact_max_nodes:
             raise ConfigError(
-                f"federation.cohort_size is {self.federation.cohort_size}, expected at most "
-                f"valuation.exact_max_nodes = {self.valuation.exact_max_nodes} with server.aggregation "
-                f"{self.server.aggregation!r} and valuation.method {self.valuation.method!r}: only exact values hold"
+                f"federation.cohort_size is {cohort}, expected at most valuation.exact_max_nodes = "
+                f"{settings.exact_max_nodes} with valuation.method 'exact'"
             )
+        if not is_linear and (settings.method == "surrogate" or settings.game == "mean"):
+            raise ConfigError(
+                f"valuation.method is {settings.method!r} and valuation.game {settings.game!r}, expected another "
+                f"method and 'fixed' with server.aggregation {rule!r}: neither holds for a rule that is not linear"
+            )
+        if settings.game == "mean" and settings.method == "surrogate":
+            raise ConfigError("valuation.method is 'surrogate', expected another with valuation.game 'mean'")
+        least = self._least_evaluations(is_linear=is_linear)
+        if settings.evaluations < least:
+            raise ConfigError(
+                f"valuation.evaluations is {settings.evaluations}, expected at least {least} with valuation.method "
+                f"{settings.method!r}, server.aggregation {rule!r} and {cohort} nodes a round"
+            )
+
+    def _least_evaluations(self, *, is_linear: bool) -> int:
+        """Return what the method needs for a full cohort; exact values and the surrogate need no more than 8."""
+        settings, cohort = self.valuation, self.federation.cohort_size
+        if settings.method == "permutation":
+            return 4 * cohort
+        if settings.method in ("kernel_cv", "audit"):
+            return max(cohort + 2, 18)
+        by_masks = not is_linear or settings.game == "mean"
+        return cohort + 2 if settings.method == "auto" and by_masks and cohort > settings.exact_max_nodes else 8
 
     @property
     def sampling_rate(self) -> float:

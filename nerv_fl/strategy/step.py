@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nerv_fl.arrays import FloatArray
 from nerv_fl.config import RunConfig, ServerConfig
 from nerv_fl.strategy.aggregate import (
     Direction,
@@ -20,7 +21,8 @@ from nerv_fl.strategy.aggregate import (
 from nerv_fl.strategy.clones import MergedPlayers
 from nerv_fl.strategy.gate import Candidate, Evaluator, search_step
 from nerv_fl.strategy.outcome import RoundInput
-from nerv_fl.strategy.valuation import RoundGame, is_exact
+from nerv_fl.strategy.round_game import RoundGame
+from nerv_fl.strategy.valuation import num_examples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class ServerStep:
         optimizer: The optimiser state that stands if the candidate is accepted.
         candidate: The best step on the search pool.
         shares_NP: Each player's contribution to the aggregate.
+        shares_N: Each player's share of the weight.
         noise_P: Noise of the aggregate, zero unless asked for.
     """
 
@@ -39,20 +42,20 @@ class ServerStep:
     optimizer: OptimizerState
     candidate: Candidate
     shares_NP: Vector
+    shares_N: FloatArray
     noise_P: Vector
 
     def game(self, evaluator: Evaluator, config: RunConfig) -> RoundGame:
         """Return the game whose players are the contributions to this step."""
-        settings = config.valuation
-        exact = is_exact(len(self.shares_NP), config=config)
         return RoundGame(
             self.direction,
             self.shares_NP,
+            shares_N=self.shares_N,
             noise_P=self.noise_P,
             candidate=self.candidate,
             evaluator=evaluator,
             config=config,
-            num_examples=settings.audit_samples if exact else settings.gradient_samples,
+            num_examples=num_examples(len(self.shares_NP), config=config),
         )
 
 
@@ -80,6 +83,7 @@ def take_step(given: RoundInput, players: MergedPlayers, *, evaluator: Evaluator
         optimizer=optimizer,
         candidate=search_step(direction, noisy_P, evaluator=evaluator, config=config.gate),
         shares_NP=shares_NP,
+        shares_N=players.weights / players.weights.sum(),
         noise_P=np.asarray(noisy_P - aggregate_P, dtype=np.float32),
     )
 

@@ -121,9 +121,28 @@ def test_protocol_fixes_the_clip(clip: float) -> None:
         ),
         ({"gate.min_norm": 1.5, "gate.max_norm": 1.0}, "gate.min_norm is 1.5, expected a number in [0, 1.0]"),
         (
-            {"server.aggregation": "median"},
-            "federation.cohort_size is 50, expected at most valuation.exact_max_nodes = 12 with server.aggregation "
-            "'median' and valuation.method 'auto': only exact values hold",
+            {"valuation.method": "exact"},
+            "federation.cohort_size is 50, expected at most valuation.exact_max_nodes = 12 with valuation.method "
+            "'exact'",
+        ),
+        (
+            {"server.aggregation": "median", "valuation.method": "surrogate"},
+            "valuation.method is 'surrogate' and valuation.game 'fixed', expected another method and 'fixed' with "
+            "server.aggregation 'median': neither holds for a rule that is not linear",
+        ),
+        (
+            {"valuation.game": "mean", "valuation.method": "surrogate"},
+            "valuation.method is 'surrogate', expected another with valuation.game 'mean'",
+        ),
+        (
+            {"server.aggregation": "median", "valuation.evaluations": 51},
+            "valuation.evaluations is 51, expected at least 52 with valuation.method 'auto', server.aggregation "
+            "'median' and 50 nodes a round",
+        ),
+        (
+            {"valuation.method": "permutation"},
+            "valuation.evaluations is 128, expected at least 200 with valuation.method 'permutation', "
+            "server.aggregation 'mean' and 50 nodes a round",
         ),
         (
             {"server.mean_noise_std": 0.5},

@@ -210,10 +210,19 @@ def test_noise_on_the_mean_belongs_to_no_node(tmp_path: Path) -> None:
 
 
 def test_median_aggregation_is_valued_exactly(tmp_path: Path) -> None:
-    outcome = judged(towards(0, 1, 2), tmp_path, **{"server.aggregation": "median"})
+    outcome = judged(towards(0, 1, 2), tmp_path, **{"server.aggregation": "median", "valuation.method": "auto"})
 
     assert outcome.accepted
     assert outcome.shapley.method == "exact"
+
+
+def test_median_aggregation_of_a_large_cohort_is_valued_by_coalitions(tmp_path: Path) -> None:
+    settings = {"server.aggregation": "median", "valuation.method": "auto", "valuation.exact_max_nodes": 2}
+    outcome = judged(towards(0, 1, 2, 3), tmp_path, **settings)
+
+    assert outcome.accepted
+    assert outcome.shapley.method == "kernel_cv"
+    assert sum(item.value for item in outcome.values) == pytest.approx(outcome.value.total, rel=1e-6)
 
 
 def test_a_coalition_without_a_finite_utility_rejects_the_round_and_stops_nothing(

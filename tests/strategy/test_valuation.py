@@ -14,7 +14,8 @@ from nerv_fl.config import Flat, RunConfig
 from nerv_fl.server.utility import Pools
 from nerv_fl.strategy.aggregate import OptimizerState, Vector, aggregate, contributions, next_direction
 from nerv_fl.strategy.gate import SEARCH, one_step_per_chain, search_step
-from nerv_fl.strategy.valuation import RoundGame, Valuation, value_round
+from nerv_fl.strategy.round_game import RoundGame
+from nerv_fl.strategy.valuation import Valuation, value_round
 from tests.federation.pretrained import Pretrained, pretrained_run
 
 NUM_NODES = 6
@@ -46,9 +47,10 @@ def make_game(
     pools: Pools,
     optimizer: OptimizerState | None = None,
     noise_P: Vector | None = None,
+    changes: Flat | None = None,
 ) -> RoundGame:
     """Return the game of a round with these updates, as the enclave sets it up."""
-    config, theta_P = pretrained.settings(SMALL_STEP), pretrained.weights
+    config, theta_P = pretrained.settings(SMALL_STEP | (changes or {})), pretrained.weights
     shares_NP = contributions(updates_NP, weights_N, config=config.server)
     noise_P = np.zeros_like(theta_P) if noise_P is None else noise_P
     aggregate_P = aggregate(shares_NP, config=config.server) + noise_P
@@ -64,6 +66,7 @@ def make_game(
     return RoundGame(
         direction,
         shares_NP,
+        shares_N=weights_N / weights_N.sum(),
         noise_P=noise_P,
         candidate=candidate,
         evaluator=pools,
@@ -191,14 +194,79 @@ def test_first_order_products_are_the_slope_of_the_game(game: RoundGame) -> None
     assert game.first_order().mean(axis=0).sum() == pytest.approx(game.total, rel=0.01)
 
 
+@pytest.mark.parametrize("method", ["kernel_cv", "audit", "permutation"])
+def test_every_method_agrees_with_the_exact_values(
+    method: str, game: RoundGame, *, exact: Valuation, config: RunConfig
+) -> None:
+    result = valued(game, method, config, evaluations=40).result
+    assert result.num_evaluations <= 40
+    assert result.values.sum() == pytest.approx(exact.result.values.sum(), rel=1e-9)
+    np.testing.assert_allclose(result.values, exact.result.values, rtol=0.05)
+
+
+def test_a_free_rider_gets_exactly_nothing_by_any_method(
+    honest: Vector, pretrained: Pretrained, *, pools: Pools, config: RunConfig
+) -> None:
+    updates_NP = honest * (np.arange(NUM_NODES) != 2)[:, None].astype(np.float32)
+    game = make_game(updates_NP, np.ones(NUM_NODES), pretrained=pretrained, pools=pools)
+    for method in ("kernel_cv", "audit", "permutation"):
+        result = valued(game, method, config, evaluations=30).result
+        assert result.values[2] == result.standard_errors[2] == result.ci_high[2] == 0
+        assert (result.values[[0, 1, 3, 4, 5]] != 0).all()
+
+
+@pytest.fixture(scope="module")
+def mean_game(honest: Vector, pretrained: Pretrained, pools: Pools) -> RoundGame:
+    changes: Flat = {"valuation.game": "mean", "valuation.curvature": True, "valuation.method": "exact"}
+    return make_game(honest, np.ones(NUM_NODES), pretrained=pretrained, pools=pools, changes=changes)
+
+
+def test_a_lone_member_of_the_mean_game_takes_the_whole_step(mean_game: RoundGame, game: RoundGame) -> None:
+    everyone_N, alone_N = np.ones(NUM_NODES, dtype=np.bool_), np.arange(NUM_NODES) == 0
+    np.testing.assert_array_equal(mean_game._weights(everyone_N), game._weights(everyone_N))
+    np.testing.assert_array_equal(mean_game._weights(~everyone_N), game._weights(~everyone_N))
+    moved_P, mean_moved_P = game._weights(alone_N) - game.empty_P, mean_game._weights(alone_N) - mean_game.empty_P
+    assert np.isclose(mean_moved_P, NUM_NODES * moved_P, atol=1e-5).mean() > 0.999  # all but the encoder's origin
+
+
+def test_controls_foretell_the_games(mean_game: RoundGame, game: RoundGame) -> None:
+    everyone_N = np.ones(NUM_NODES, dtype=np.bool_)
+    masks_MN = np.array([[True] * 6, [True] + [False] * 5, [False, True, True] + [False] * 3, [False] + [True] * 5])
+    for played, tolerance in ((game, 0.05), (mean_game, 0.3)):
+        control = played.controls(everyone_N)[-1]
+        values_M = played.per_example(masks_MN, num_examples=played.num_examples).mean(axis=1)
+        np.testing.assert_allclose(control(masks_MN), values_M, atol=tolerance * np.abs(values_M).max())
+
+
+def test_the_mean_game_pays_splitters_and_the_fixed_game_does_not(
+    honest: Vector, pretrained: Pretrained, pools: Pools
+) -> None:
+    gained, split_NP, weights_N = {}, np.concatenate([honest, honest[:1]]), np.array([0.5, 1, 1, 1, 1, 1, 0.5])
+    for kind in ("fixed", "mean"):
+        changes: Flat = {"valuation.game": kind, "valuation.method": "exact"}
+        chosen = pretrained.settings(SMALL_STEP | changes)
+        games = [
+            make_game(updates_NP, weights, pretrained=pretrained, pools=pools, changes=changes)
+            for updates_NP, weights in ((honest, np.ones(NUM_NODES)), (split_NP, weights_N))
+        ]
+        whole, split = (value_round(item, config=chosen, round_number=1).result.values for item in games)
+        gained[kind] = (split[0] + split[6]) / whole[0] - 1
+    assert abs(gained["fixed"]) < 0.02
+    assert abs(gained["mean"]) > 0.05
+
+
 @pytest.mark.parametrize(
     ("method", "limit", "rule", "expected"),
     [
         ("auto", 12, "mean", "exact"),
         ("auto", 5, "mean", "surrogate"),
         ("surrogate", 12, "mean", "surrogate"),
-        ("surrogate", 12, "median", "exact"),
+        ("auto", 5, "median", "kernel_cv"),
+        ("auto", 12, "median", "exact"),
         ("exact", 12, "mean", "exact"),
+        ("kernel_cv", 12, "mean", "kernel_cv"),
+        ("audit", 12, "median", "audit"),
+        ("permutation", 12, "trimmed_mean", "permutation"),
     ],
 )
 def test_which_method_values_which_round(
@@ -206,17 +274,19 @@ def test_which_method_values_which_round(
 ) -> None:
     chosen = replace(
         config,
-        valuation=replace(config.valuation, method=method, exact_max_nodes=limit),
+        valuation=replace(config.valuation, method=method, exact_max_nodes=limit, evaluations=40),
         server=replace(config.server, aggregation=rule),
     )
 
-    assert value_round(CheapGame(game), config=chosen, round_number=1).result.method == expected
+    assert value_round(CheapGame(game, chosen), config=chosen, round_number=1).result.method == expected
 
 
 class CheapGame(RoundGame):
     """A game with the same players and no encoder: the number of members, on 8 samples."""
 
-    def __init__(self, game: RoundGame) -> None:
+    def __init__(self, game: RoundGame, config: RunConfig) -> None:
+        self._config = config
+        self._direction, self._shares_N = game._direction, game._shares_N
         self._contributions_NP = game._contributions_NP
         self.empty_loss_K = np.ones(8)
         self._ids = np.arange(8)

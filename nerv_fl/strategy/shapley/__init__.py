@@ -21,13 +21,14 @@ Read in this order:
 
 from nerv_fl.arrays import FloatArray
 from nerv_fl.strategy.shapley.controls import Control, LinearControl, MeanControl, QuadraticControl
-from nerv_fl.strategy.shapley.estimate import METHODS, estimate
+from nerv_fl.strategy.shapley.estimate import KERNEL_CV_FROM, METHODS, estimate
 from nerv_fl.strategy.shapley.exact import MAX_PLAYERS, estimate_exact
 from nerv_fl.strategy.shapley.game import CountedGame, Game, MaskArray
 from nerv_fl.strategy.shapley.result import ShapleyResult
 from nerv_fl.strategy.shapley.surrogate import estimate_surrogate
 
 __all__ = [
+    "KERNEL_CV_FROM",
     "MAX_PLAYERS",
     "METHODS",
     "Control",
