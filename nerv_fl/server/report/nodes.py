@@ -40,7 +40,13 @@ def nodes_section(run: Run) -> Html:
     if not run.rewards:
         empty = el("p", "No node has been valued yet.", class_="empty")
         return section("nodes", "Nodes", prose=(what,), figures=[empty], wide=True)
-    return section("nodes", "Nodes", prose=(what, *_last_words(run)), figures=[*_values(run), _board(run)], wide=True)
+    return section(
+        "nodes",
+        "Nodes",
+        prose=(what, *_last_words(run), *_money_words(run)),
+        figures=[*_values(run), _board(run)],
+        wide=True,
+    )
 
 
 def leaderboard(rows: tuple[RewardRow, ...]) -> list[NodeTotals]:
@@ -89,6 +95,25 @@ def _last_words(run: Run) -> list[Html]:
         names = ", ".join(f"node {row.node} ({row.flag or 'no update'})" for row in left_out)
         words.append(join(f"Not valued: {names}."))
     return words
+
+
+def _money_words(run: Run) -> list[Html]:
+    """Return how unequally the rounds paid and what was taken back, if the run recorded it."""
+    summaries = [record.rewards for record in run.federated if record.rewards is not None]
+    ginis = [item.gini for item in summaries if item.gini is not None]
+    if not ginis:
+        return []
+    slashed_nano = sum(item.slashed_nano for item in summaries)
+    return [
+        join(
+            "The payouts' Gini index (0: all alike, near 1: one node takes all) was "
+            f"{fixed(ginis[-1], places=2)} in the last round that paid, "
+            f"{fixed(min(ginis), places=2)} to {fixed(max(ginis), places=2)} over the run. ",
+            f"{nerv(slashed_nano)} NERV were slashed for repeated negative values."
+            if slashed_nano
+            else "Nothing was slashed.",
+        )
+    ]
 
 
 def _values(run: Run) -> list[Html]:

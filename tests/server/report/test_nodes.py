@@ -1,7 +1,12 @@
 from dataclasses import replace
+from pathlib import Path
 
-from nerv_fl.records import RewardRow
-from nerv_fl.server.report.nodes import NodeTotals, leaderboard
+import pytest
+
+from nerv_fl.records import RewardRow, RewardsSummary
+from nerv_fl.server.report.load import load_run
+from nerv_fl.server.report.nodes import NodeTotals, leaderboard, nodes_section
+from tests.server.report.fake_run import make_run
 
 ROW = RewardRow(
     round=1, node=0, value=1.0, se=0.1, ci_low=0.8, ci_high=1.2, reputation=0.3, payout_nano=10, flag=""
@@ -33,3 +38,20 @@ def test_the_best_paid_lead_then_the_more_valuable_then_the_lower_number() -> No
 
 def test_nobody_is_nobody() -> None:
     assert leaderboard(()) == []
+
+
+@pytest.mark.parametrize(
+    ("slashed_nano", "said"),
+    [(0, "Nothing was slashed."), (2_500_000_000, "2.50 NERV were slashed for repeated negative values.")],
+)
+def test_how_unequal_and_what_was_taken_back(slashed_nano: int, said: str, *, tmp_path: Path) -> None:
+    run = load_run(make_run(num_rounds=3).write(tmp_path))
+    assert "Gini" not in nodes_section(run)
+    ginis = [None, 0.25, None, 0.75]
+    rounds = tuple(
+        replace(record, rewards=RewardsSummary(paid_nano=5, slashed_nano=slashed_nano * (number == 1), gini=gini))
+        for number, (record, gini) in enumerate(zip(run.rounds, ginis, strict=True))
+    )
+    page = nodes_section(replace(run, rounds=rounds))
+    assert "was 0.75 in the last round that paid, 0.25 to 0.75 over the run" in page
+    assert said in page
