@@ -114,11 +114,7 @@ class UpdateGame:
         torch.set_num_threads(1)
         self._draw = stream(seed, "updates", kind, num_players)
         self._model = MODELS[kind]()
-        generator = torch_stream(seed, "weights", kind)
-        with torch.no_grad():
-            for parameter in self._model.parameters():
-                scale = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.0
-                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.5 * scale)
+        _initialise(self._model, generator=torch_stream(seed, "weights", kind))
         self._shapes = [(name, item.shape) for name, item in self._model.named_parameters()]
         self._teacher = self._draw.normal(size=(12 * 16, CLASSES))
         self.theta_P = torch.cat([item.detach().reshape(-1) for item in self._model.parameters()])
@@ -211,6 +207,16 @@ class UpdateGame:
         gauss_NN = -torch.einsum("nkc,mkc,kc->nm", centred_NKC, centred_NKC, chance_KC) / VALIDATION
         hessian, gauss = (_float64(matrix_NN + matrix_NN.T) / 2 for matrix_NN in (hessian_NN, gauss_NN))
         return _float64(gains_N), hessian, gauss
+
+
+def _initialise(model: nn.Module, *, generator: torch.Generator) -> None:
+    """Draw matrices with variance 1 / fan-in and embeddings with variance 1; norms stay ones, other vectors are 0."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5, generator=generator)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, generator=generator)
 
 
 def _float64(tensor: Tensor) -> FloatArray:

@@ -286,7 +286,7 @@ def _from_table(kind: type[Any], table: Mapping[str, Any]) -> Any:
     hints = get_type_hints(kind)
     arguments: dict[str, Any] = {}
     for item in fields(kind):
-        if item.name not in table and item.default is not MISSING:
+        if item.default is not MISSING and item.name not in table:
             continue
         value, hint = table[item.name], hints[item.name]
         section = next((part for part in (hint, *getattr(hint, "__args__", ())) if is_dataclass(part)), None)

@@ -22,6 +22,7 @@ from nerv_fl.records import (
     MaskedCrossEntropy,
     NodeCounts,
     RewardRow,
+    RewardsSummary,
     RoundRecord,
     Seconds,
     ShapleySummary,
@@ -82,7 +83,7 @@ def test_field_names_are_the_contract() -> None:
     assert list(table) == [
         *("round", "accepted", "reason", "step", "homomorphism", "drift", "residual_share", "effective_rank", "loss"),
         *("masked_ce", "epsilon", "nodes", "shapley", "gate", "value", "pool_nano", "carried_nano", "seconds"),
-        "model_hash",
+        *("model_hash", "rewards"),
     ]
     assert list(table["homomorphism"]) == ["max", "p999", "mean", "bound", "n", "violations"]
     assert list(table["drift"]) == ["mean", "relative", "ratio", "max"]
@@ -109,6 +110,16 @@ def test_missing_number_is_null_and_never_zero() -> None:
     assert round_from_json(to_json(replace(RECORD, value=ValueSummary(total=0.0, empty=None))), source="x").value == (
         ValueSummary(total=0.0, empty=None)
     )
+
+
+def test_a_record_from_before_the_rewards_summary_is_read() -> None:
+    summary = RewardsSummary(paid_nano=7, slashed_nano=0, gini=0.5)
+    paid = replace(RECORD, rewards=summary)
+    assert round_from_json(to_json(paid), source="here").rewards == summary
+    table = json.loads(to_json(paid))
+    assert table["rewards"] == {"paid_nano": 7, "slashed_nano": 0, "gini": 0.5}
+    del table["rewards"]
+    assert round_from_json(json.dumps(table), source="here").rewards is None
 
 
 def test_fields_of_a_later_version_are_passed_over() -> None:
