@@ -8,7 +8,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -61,13 +61,17 @@ class EpsilonSpread:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeCounts:
-    """Nodes of a round; `refused` maps a reason to its count."""
+    """Nodes of a round; `refused` and `flagged` map a reason to its count.
+
+    A flagged node's update is valid but suspect: it was left out. Clones are merged, and counted by themselves.
+    """
 
     sampled: int
     heard: int
     admitted: int
     refused: Mapping[str, int]
     clones: int
+    flagged: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +86,15 @@ class ShapleySummary:
 
 @dataclass(frozen=True, kw_only=True)
 class GateSummary:
-    """The certify pool's verdict: one-sided paired p-value, and ratios after / before."""
+    """The certify pool's verdict: one-sided paired p-value, and ratios after / before.
+
+    `ungated` is what step 1 would have done to the search pool's mean loss, had nothing been tested.
+    """
 
     p_value: float | None
     relative_drift: float | None
     rank_ratio: float | None
+    ungated: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +167,7 @@ class RewardRow:
     """One line of `rewards.csv`: what a node's update was worth in a round, and what it was paid.
 
     `value`, `se` and the two-sided 95 % interval are in units of loss (nats); `reputation` is the one the payout used;
-    `flag` is empty, "clone" or the reason of a refusal.
+    `flag` is empty, or "clone", or why the update was refused or left out.
     """
 
     round: int
@@ -286,7 +294,8 @@ def _from_table(kind: type[Any], table: Mapping[str, Any]) -> Any:
     hints = get_type_hints(kind)
     arguments: dict[str, Any] = {}
     for item in fields(kind):
-        if item.default is not MISSING and item.name not in table:
+        is_optional = item.default is not MISSING or item.default_factory is not MISSING
+        if is_optional and item.name not in table:
             continue
         value, hint = table[item.name], hints[item.name]
         section = next((part for part in (hint, *getattr(hint, "__args__", ())) if is_dataclass(part)), None)

@@ -7,10 +7,12 @@ from typing import Any, Final
 
 from nerv_fl.client.app import build_client_app
 from nerv_fl.client.host import HostSettings
+from nerv_fl.client.train import train_honestly
 from nerv_fl.server.app import build_server_app, ignore_round
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.recorder import OnRound
 from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, own_code_hash, read_vendor_root
+from simulations.adversaries import AdversarialTraining
 
 QUIET: Final = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -49,13 +51,15 @@ def run(folder: RunFolder, *, on_round: OnRound = ignore_round) -> None:
 
 def host_settings(folder: RunFolder) -> HostSettings:
     """Return what a simulation's hosting processes need to know; they pin the run's own mock vendor root."""
+    config = folder.config
     return HostSettings(
-        config=folder.config,
+        config=config,
         ledger=folder.data("nodes"),
         nodes=folder.nodes,
         vendor_root=read_vendor_root(folder.enclave / VENDOR_ROOT_FILE),
         code_hash=own_code_hash(),
         simulated=True,
+        training=AdversarialTraining(config) if config.adversaries.any else train_honestly,
     )
 
 

@@ -23,6 +23,7 @@ from nerv_fl.rng import stream
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.store import LedgerFile
 from nerv_fl.strategy.identity import EnclaveIdentity, own_code_hash
+from simulations.adversaries import assign_roles
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (stage, done, of, note)."""
@@ -166,5 +167,10 @@ def _make_bootstrap(folder: RunFolder, *, progress: Progress) -> None:
 
 
 def _register_nodes(folder: RunFolder) -> None:
-    roster = {node: register(folder.node(node)) for node in range(folder.config.federation.num_nodes)}
-    folder.write_roster(roster, weights=dict.fromkeys(roster, float(folder.config.data.samples_per_node)))
+    config = folder.config
+    roster = {node: register(folder.node(node)) for node in range(config.federation.num_nodes)}
+    roles = assign_roles(config)
+    whole = float(config.data.samples_per_node)
+    weights = {node: whole / roles[node].weight_parts if node in roles else whole for node in roster}
+    names = {node: (role.kind, role.operator) for node, role in roles.items()}
+    folder.write_roster(roster, weights=weights, roles=names)

@@ -12,8 +12,9 @@ import numpy as np
 from nerv_fl.arrays import IntArray
 from nerv_fl.checks import in_range
 from nerv_fl.client.node import Node, RoundOrder
-from nerv_fl.client.train import Trainer
+from nerv_fl.client.train import LocalTraining, Records, Trainer, train_honestly
 from nerv_fl.config import RunConfig
+from nerv_fl.errors import ConfigError
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.presets import get_preset
 from nerv_fl.rng import stream
@@ -41,6 +42,10 @@ class HostSettings:
         vendor_root: Pinned public key of the (mock) vendor root.
         code_hash: Hash of the enclave code that the nodes trust.
         simulated: Whether sampling and noise are seeded.
+        training: What its nodes do with their work; only a simulation may have adversaries among them.
+
+    Raises:
+        ConfigError: If the settings name adversaries and this is no simulation.
     """
 
     config: RunConfig
@@ -49,6 +54,12 @@ class HostSettings:
     vendor_root: VerifyKey
     code_hash: str
     simulated: bool
+    training: LocalTraining = train_honestly
+
+    def __post_init__(self) -> None:
+        """Refuse to cheat in earnest."""
+        if self.config.adversaries.any and not self.simulated:
+            raise ConfigError("adversaries are set, expected none outside a simulation")
 
 
 class NodeHost:
@@ -88,15 +99,16 @@ class NodeHost:
         return envelopes, tuple(refusing)
 
     def _node(self, number: int) -> Node:
-        settings, steps = self._settings, np.arange(self._ledger.info.steps)
+        settings = self._settings
         return Node(
             number,
             node_folder(settings.nodes, number),
-            samples=(self._shards[number][:, None] * len(steps) + steps).reshape(-1),
+            samples=samples_of(self._shards[number], steps=self._ledger.info.steps),
             config=settings.config,
             vendor_root=settings.vendor_root,
             code_hash=settings.code_hash,
             simulated=settings.simulated,
+            training=settings.training,
         )
 
 
@@ -116,6 +128,11 @@ def shards_of(ledger: Ledger, config: RunConfig) -> IntArray:
         alpha=data.dirichlet_alpha,
         stream=stream(config.seed, "partition"),
     )
+
+
+def samples_of(chains: IntArray, *, steps: int) -> Records:
+    """Return the samples of whole chains, int64 [chains x steps]."""
+    return np.asarray(chains[:, None] * steps + np.arange(steps)).reshape(-1)
 
 
 def node_folder(nodes: Path, number: int) -> Path:

@@ -13,12 +13,21 @@ from typing import Final
 import torch
 
 from nerv_fl.client.privacy import Mechanism, SpendingLedger
-from nerv_fl.client.train import Records, Streams, Trainer, sampling_rate
+from nerv_fl.client.train import (
+    Assignment,
+    LocalTraining,
+    Records,
+    Streams,
+    Trainer,
+    sampling_rate,
+    seeded_streams,
+    train_honestly,
+)
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import PrivacyError, SealError
 from nerv_fl.files import write_atomically
 from nerv_fl.models.weights import vector_hash
-from nerv_fl.rng import SystemSource, stream, system_stream
+from nerv_fl.rng import SystemSource, system_stream
 from nerv_fl.sealing import Context, SigningKey, VerifyKey, check_evidence, encode_update, seal
 from nerv_fl.store import Ledger
 
@@ -55,6 +64,7 @@ class Node:
         vendor_root: Pinned public key of the (mock) vendor root.
         code_hash: Hash of the enclave code that this node trusts.
         simulated: Whether its streams are seeded, for a reproducible simulation; else they are the operating system's.
+        training: What it does with its work.
     """
 
     def __init__(
@@ -67,6 +77,7 @@ class Node:
         vendor_root: VerifyKey,
         code_hash: str,
         simulated: bool,
+        training: LocalTraining = train_honestly,
     ) -> None:
         self._number = number
         self._folder = folder
@@ -75,6 +86,7 @@ class Node:
         self._vendor_root = vendor_root
         self._code_hash = code_hash
         self._simulated = simulated
+        self._training = training
         rate = sampling_rate(config.training, samples)
         self._spending = SpendingLedger(
             folder / "spending.json",
@@ -106,9 +118,7 @@ class Node:
         if stored is not None:
             return stored
         self._spending.spend(order.run, order.round_number, num_steps=self._config.training.local_steps)
-        update_P = trainer.update(
-            order.theta_P, ledger, samples=self._samples, streams=self._streams(order.round_number)
-        )
+        update_P = self._training(self._assignment(order, trainer=trainer, ledger=ledger))
         envelope = seal(
             encode_update(update_P.numpy()),
             context=context,
@@ -118,16 +128,23 @@ class Node:
         self._store(order, envelope)
         return envelope
 
+    def _assignment(self, order: RoundOrder, *, trainer: Trainer, ledger: Ledger) -> Assignment:
+        return Assignment(
+            number=self._number,
+            round_number=order.round_number,
+            theta_P=order.theta_P,
+            samples=self._samples,
+            streams=self._streams(order.round_number),
+            trainer=trainer,
+            ledger=ledger,
+            folder=self._folder,
+        )
+
     def _streams(self, round_number: int) -> Streams:
         """Return seeded streams in a simulation; in deployment nobody may know the records drawn, or the noise."""
-        if not self._simulated:
-            return Streams(sampling=SystemSource(), masks=system_stream(), noise=SystemSource())
-        address = (round_number, self._number)
-        return Streams(
-            sampling=stream(self._config.seed, "sampling", *address),
-            masks=stream(self._config.seed, "masks", *address),
-            noise=stream(self._config.seed, "noise", *address),
-        )
+        if self._simulated:
+            return seeded_streams(self._config.seed, round_number, self._number)
+        return Streams(sampling=SystemSource(), masks=system_stream(), noise=SystemSource())
 
     def _stored(self, order: RoundOrder) -> bytes | None:
         index = self._folder / "sent.json"

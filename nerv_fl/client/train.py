@@ -11,8 +11,10 @@ Source: Abadi et al., "Deep learning with differential privacy", 2016, algorithm
 Shapes: B records of one batch, P parameters.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from pathlib import Path
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -25,10 +27,17 @@ from nerv_fl.models.batch import StateBatch, draw_masks, make_batch
 from nerv_fl.models.encoder import Encoder, get_flat, set_flat
 from nerv_fl.models.layers import drop_non_finite, empty_grad_samples, per_sample_gradients
 from nerv_fl.models.losses import sample_losses
-from nerv_fl.rng import Source
-from nerv_fl.store import Ledger
+from nerv_fl.rng import Source, stream
+from nerv_fl.store import Ledger, Samples
 
 Records: TypeAlias = IntArray
+
+
+class RecordSource(Protocol):
+    """Where a trainer reads records: a ledger."""
+
+    def read(self, samples: Records, /) -> Samples:
+        """Return the samples of these numbers, in their order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +47,16 @@ class Streams:
     sampling: Source
     masks: np.random.Generator
     noise: Source
+
+
+def seeded_streams(seed: int, round_number: int, number: int) -> Streams:
+    """Return a simulated node's streams of a round; in deployment nobody may know the records drawn, or the noise."""
+    address = (round_number, number)
+    return Streams(
+        sampling=stream(seed, "sampling", *address),
+        masks=stream(seed, "masks", *address),
+        noise=stream(seed, "noise", *address),
+    )
 
 
 def sampling_rate(training: TrainingConfig, samples: Records) -> float:
@@ -73,7 +92,7 @@ class Trainer:
         """P of the model it trains."""
         return self._encoder.num_parameters
 
-    def update(self, theta_P: Tensor, ledger: Ledger, *, samples: Records, streams: Streams) -> Tensor:
+    def update(self, theta_P: Tensor, ledger: RecordSource, *, samples: Records, streams: Streams) -> Tensor:
         """Return theta_i - theta after the local steps, float32 (P,).
 
         Args:
@@ -115,3 +134,37 @@ class Trainer:
         """Drop what a step that failed half-way left behind: it was another node's."""
         for parameter in self._encoder.parameters():
             parameter.grad_sample = parameter.summed_grad = None  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """A round's work of one node, ready to be done.
+
+    Attributes:
+        number: The node.
+        round_number: The round.
+        theta_P: The round's weights, float32.
+        samples: int64 [n], the node's samples in the ledger.
+        streams: The node's streams of this round.
+        trainer: The process's resident model.
+        ledger: The file that holds the shards of all nodes it hosts.
+        folder: The node's own folder.
+    """
+
+    number: int
+    round_number: int
+    theta_P: Tensor
+    samples: Records
+    streams: Streams
+    trainer: Trainer
+    ledger: Ledger
+    folder: Path
+
+
+LocalTraining: TypeAlias = Callable[[Assignment], Tensor]
+"""What a node does with its work: an update, float32 (P,)."""
+
+
+def train_honestly(work: Assignment) -> Tensor:
+    """Return the update of DP-SGD on the node's own shard."""
+    return work.trainer.update(work.theta_P, work.ledger, samples=work.samples, streams=work.streams)

@@ -1,5 +1,6 @@
 """Settings: frozen sections, and the one parser for TOML and for Flower's run config."""
 
+from nerv_fl.config.adversaries import AdversariesConfig
 from nerv_fl.config.model import PRESET_NAMES, BootstrapConfig, DataConfig, ModelConfig
 from nerv_fl.config.parse import Flat, as_table, build, flatten, parse_overrides, read_recipe, to_toml
 from nerv_fl.config.rounds import (
@@ -18,6 +19,7 @@ __all__ = [
     "PROTOCOL_BOUND",
     "PROTOCOL_CLIP",
     "PROTOCOL_SIGMA",
+    "AdversariesConfig",
     "BootstrapConfig",
     "DataConfig",
     "EnclaveConfig",

@@ -62,8 +62,12 @@ class ServerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GateConfig:
-    """What a candidate encoder must show before it is committed."""
+    """What a candidate encoder must show before it is committed.
 
+    `enforce` false commits step 1 whatever it does, without a certificate: for measuring what the gate is worth.
+    """
+
+    enforce: bool = True
     steps: tuple[float, ...] = (4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0625)
     search_samples: int = 256
     certify_samples: int = 512
@@ -153,14 +157,23 @@ class RewardsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EnclaveConfig:
-    """The simulated enclave: evaluation processes, their chunk (bits depend on it), and the clone threshold."""
+    """The simulated enclave: evaluation processes, their chunk (bits depend on it), and what it flags.
+
+    Updates with a cosine from `clone_cosine` on are clones. `noise_alarm` is the probability that an update with all of
+    its DP noise is taken for one without; `outlier_sigmas` is how far a cohort's honest updates spread in length, and
+    along what is public. 0 switches either off.
+    """
 
     workers: int = 2
     chunk: int = 32
     clone_cosine: float = 0.95
+    noise_alarm: float = 1e-9
+    outlier_sigmas: float = 8.0
 
     def __post_init__(self) -> None:
         """Refuse an enclave without workers."""
         in_range("enclave.workers", self.workers, low=1, high=1024)
         in_range("enclave.chunk", self.chunk, low=1, high=10**5)
         in_range("enclave.clone_cosine", self.clone_cosine, low=0, high=1, open_low=True)
+        in_range("enclave.noise_alarm", self.noise_alarm, low=0, high=0.01)
+        in_range("enclave.outlier_sigmas", self.outlier_sigmas, low=0, high=1e6)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from nerv_fl.checks import in_range
+from nerv_fl.config.adversaries import AdversariesConfig
 from nerv_fl.config.model import BootstrapConfig, DataConfig, ModelConfig
 from nerv_fl.config.rounds import EnclaveConfig, GateConfig, RewardsConfig, ServerConfig, ValuationConfig
 from nerv_fl.config.training import FederationConfig, PrivacyConfig, TrainingConfig
@@ -55,6 +56,7 @@ class RunConfig:
     enclave: EnclaveConfig = field(default_factory=EnclaveConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    adversaries: AdversariesConfig = field(default_factory=AdversariesConfig)
 
     def __post_init__(self) -> None:
         """Check what spans sections."""

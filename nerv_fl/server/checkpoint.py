@@ -1,6 +1,6 @@
 """The federation's state on disk, written atomically after each round: safetensors for vectors, JSON for the rest.
 
-checkpoint/round-00012.safetensors   theta, momentum, second moment
+checkpoint/round-00012.safetensors   theta, momentum, second moment, last move
 checkpoint/round-00012.json          everything else, and the hash of the file above
 checkpoint/latest                    the name of the last whole pair; replaced last
 """
@@ -24,7 +24,15 @@ def save_state(folder: Path, state: FederationState) -> None:
     """Write a state; a crash at any moment leaves the one before it, or this one, whole."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"round-{state.round_number:05d}"
-    vectors = save({"theta": state.theta_P, "momentum": state.optimizer.momentum_P, "second": state.optimizer.second_P})
+    optimizer = state.optimizer
+    vectors = save(
+        {
+            "theta": state.theta_P,
+            "momentum": optimizer.momentum_P,
+            "second": optimizer.second_P,
+            "move": state.move_P,
+        }
+    )
     facts = {
         "round": state.round_number,
         "optimizer_rounds": state.optimizer.num_rounds,
@@ -80,6 +88,7 @@ def load_state(folder: Path) -> FederationState:
         optimizer=OptimizerState(
             momentum_P=vectors["momentum"], second_P=vectors["second"], num_rounds=facts["optimizer_rounds"]
         ),
+        move_P=vectors["move"],
         reputations=tuple(facts["reputations"]),
         participations=tuple(facts["participations"]),
         carried_nano=facts["carried_nano"],

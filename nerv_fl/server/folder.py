@@ -11,7 +11,7 @@ off when the run is resumed.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,9 +117,22 @@ class RunFolder:
         manifest = self.read_manifest() | facts
         write_atomically(self.manifest_path, (json.dumps(manifest, indent=1, allow_nan=False) + "\n").encode())
 
-    def write_roster(self, roster: dict[int, VerifyKey], *, weights: dict[int, float]) -> None:
-        """Write the registered nodes' public keys and weights."""
-        entries = {str(node): {"key": key.to_text(), "weight": weights[node]} for node, key in sorted(roster.items())}
+    def write_roster(
+        self,
+        roster: dict[int, VerifyKey],
+        *,
+        weights: dict[int, float],
+        roles: Mapping[int, tuple[str, int]] | None = None,
+    ) -> None:
+        """Write the registered nodes' public keys and weights, and which attacks are played, and for whom.
+
+        No decision reads the roles: they are for the report.
+        """
+        entries: dict[str, dict[str, Any]] = {
+            str(node): {"key": key.to_text(), "weight": weights[node]} for node, key in sorted(roster.items())
+        }
+        for node, (kind, operator) in (roles or {}).items():
+            entries[str(node)] |= {"role": kind, "operator": operator}
         write_atomically(self.root / "roster.json", json.dumps(entries, indent=1).encode())
 
     def read_roster(self) -> dict[int, VerifyKey]:

@@ -42,7 +42,7 @@ def certificate_body(
     if homomorphism is None or verdict.p_value is None or verdict.reason:
         raise SealError(f"round {given.round_number} was rejected ({verdict.reason}), expected an accepted one")
     limits = asdict(config.gate)
-    del limits["steps"]
+    del limits["steps"], limits["enforce"]
     return {
         "kind": KIND,
         "version": VERSION,

@@ -4,7 +4,7 @@ What is mock is the hardware. This is software in an ordinary process; whoever o
 What is real is the border: the server hands in envelopes it cannot open and gets back an outcome that holds no single
 update.
 
-    open, check, flag clones -> aggregate -> step search -> gate -> value (Shapley) -> certificate
+    open, check, screen, merge clones -> aggregate -> step search -> gate -> value (Shapley) -> certificate
 """
 
 import time
@@ -12,16 +12,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import AggregationError
 from nerv_fl.records import NodeCounts, ShapleySummary, ValueSummary
 from nerv_fl.sealing import VerifyKey, sign_document
-from nerv_fl.strategy.aggregate import cap_weights
 from nerv_fl.strategy.certificate import certificate_body
-from nerv_fl.strategy.clones import MergedPlayers, find_clones, merge_clones
-from nerv_fl.strategy.gate import Certification, Evaluator, certify
+from nerv_fl.strategy.cohort import Cohort, form_cohort
+from nerv_fl.strategy.gate import Candidate, Certification, Evaluator, certify
 from nerv_fl.strategy.identity import EnclaveIdentity
 from nerv_fl.strategy.opening import AdmissionLog, Admitted, largest_honest_norm, open_round
 from nerv_fl.strategy.outcome import EnclaveSeconds, RoundInput, RoundOutcome
@@ -68,30 +65,29 @@ class Enclave:
         """Run one round on its envelopes; a rejected round leaves encoder and optimiser as they were."""
         watch = _Watch()
         admitted = self._open(given)
-        players, counts = self._players(given, admitted)
-        reject = partial(_rejection, given, counts=counts, admitted=admitted, watch=watch)
+        cohort = form_cohort(given, admitted, config=self._config)
+        reject = partial(_rejection, given, cohort=cohort, watch=watch)
         watch.lap("open")
-        if reason := _too_few(counts, config=self._config):
+        if reason := _too_few(cohort.counts, config=self._config):
             return reject(reason)
         try:
-            return self._judge(given, players, counts=counts, admitted=admitted, watch=watch, reject=reject)
+            return self._judge(given, cohort, watch=watch, reject=reject)
         except AggregationError as error:
             return reject(str(error))
 
     def _judge(
         self,
         given: RoundInput,
-        players: MergedPlayers,
+        cohort: Cohort,
         *,
-        counts: NodeCounts,
-        admitted: Admitted,
         watch: "_Watch",
         reject: Callable[..., RoundOutcome],
     ) -> RoundOutcome:
         """Step, certify and value; every utility that is not finite raises and rejects the round."""
         config, evaluator, round_number = self._config, self._evaluator, given.round_number
-        step = take_step(given, players, evaluator=evaluator, config=config)
+        step = take_step(given, cohort.players, evaluator=evaluator, config=config)
         watch.lap("aggregate")
+        reject = partial(reject, ungated=step.candidate.ungated)
         if step.candidate.reason:
             return reject(step.candidate.reason)
         verdict = certify(
@@ -103,11 +99,10 @@ class Enclave:
             round_number=round_number,
         )
         watch.lap("gate")
-        if verdict.reason:
+        if verdict.reason and config.gate.enforce:
             return reject(verdict.reason, verdict=verdict)
         valuation = value_round(step.game(evaluator, config), config=config, round_number=round_number)
         watch.lap("shapley")
-        body = certificate_body(given, step.candidate, verdict, nodes=counts, run=self._run, config=config)
         return RoundOutcome(
             accepted=True,
             reason="",
@@ -115,16 +110,26 @@ class Enclave:
             theta_P=step.candidate.theta_P,
             optimizer=step.optimizer,
             homomorphism=verdict.homomorphism,
-            gate=gate_summary(verdict),
-            values=node_values(valuation, admitted.nodes, players),
-            heard=admitted.heard,
-            faults=admitted.faults,
-            nodes=counts,
+            gate=gate_summary(verdict, ungated=step.candidate.ungated),
+            values=node_values(valuation, cohort.nodes, cohort.players),
+            heard=cohort.heard,
+            flags=cohort.flags,
+            faults=cohort.faults,
+            nodes=cohort.counts,
             shapley=shapley_summary(valuation),
             value=ValueSummary(total=valuation.total, empty=valuation.empty),
-            certificate=sign_document(body, key=self._identity.signing_key, evidence=self._identity.evidence),
+            certificate=self._certificate(given, step.candidate, verdict, nodes=cohort.counts),
             seconds=watch.seconds(),
         )
+
+    def _certificate(
+        self, given: RoundInput, candidate: Candidate, verdict: Certification, *, nodes: NodeCounts
+    ) -> str | None:
+        """Return the signed statement; an encoder that was committed without the gate's leave gets none."""
+        if verdict.reason or not self._config.gate.enforce:
+            return None
+        body = certificate_body(given, candidate, verdict, nodes=nodes, run=self._run, config=self._config)
+        return sign_document(body, key=self._identity.signing_key, evidence=self._identity.evidence)
 
     def _open(self, given: RoundInput) -> Admitted:
         return open_round(
@@ -139,21 +144,6 @@ class Enclave:
             num_parameters=len(given.theta_P),
             max_norm=largest_honest_norm(self._config, len(given.theta_P)),
         )
-
-    def _players(self, given: RoundInput, admitted: Admitted) -> tuple[MergedPlayers, NodeCounts]:
-        weights = np.array([given.weights[node] for node in admitted.nodes], dtype=np.float64)
-        if len(weights):
-            weights = cap_weights(weights, max_weight=self._config.server.max_weight)
-        groups = find_clones(admitted.updates_NP, cosine=self._config.enclave.clone_cosine)
-        players = merge_clones(admitted.updates_NP, weights, groups=groups)
-        counts = NodeCounts(
-            sampled=len(given.cohort),
-            heard=len(admitted.heard),
-            admitted=len(admitted.nodes),
-            refused=admitted.refused,
-            clones=sum(len(group) for group in groups),
-        )
-        return players, counts
 
 
 class _Watch:
@@ -180,8 +170,9 @@ def _too_few(counts: NodeCounts, *, config: RunConfig) -> str:
     if counts.heard / counts.sampled < federation.min_heard_fraction:
         needed = f"{100 * federation.min_heard_fraction:g} % of the cohort"
         return f"{counts.heard} of {counts.sampled} nodes were heard, expected at least {needed}"
-    if counts.admitted < federation.min_updates:
-        return f"{counts.admitted} updates are valid, expected at least {federation.min_updates}"
+    clear = counts.admitted - sum(counts.flagged.values())
+    if clear < federation.min_updates:
+        return f"{clear} updates are valid, expected at least {federation.min_updates}"
     return ""
 
 
@@ -189,9 +180,9 @@ def _rejection(
     given: RoundInput,
     reason: str,
     *,
-    counts: NodeCounts,
-    admitted: Admitted,
+    cohort: Cohort,
     watch: _Watch,
+    ungated: float | None = None,
     verdict: Certification | None = None,
 ) -> RoundOutcome:
     """Return the outcome that changes nothing and values nobody."""
@@ -202,11 +193,12 @@ def _rejection(
         theta_P=given.theta_P,
         optimizer=given.optimizer,
         homomorphism=verdict.homomorphism if verdict else None,
-        gate=gate_summary(verdict),
+        gate=gate_summary(verdict, ungated=ungated),
         values=(),
-        heard=admitted.heard,
-        faults=admitted.faults,
-        nodes=counts,
+        heard=cohort.heard,
+        flags=cohort.flags,
+        faults=cohort.faults,
+        nodes=cohort.counts,
         shapley=ShapleySummary(method="none", evaluations=0, se_max=None, stop="rejected"),
         value=ValueSummary(total=None, empty=None),
         certificate=None,

@@ -66,6 +66,7 @@ class Candidate:
     search_loss_B: FloatArray
     base_loss_B: FloatArray
     reason: str
+    ungated: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,10 @@ def search_step(direction: Direction, aggregate_P: Vector, *, evaluator: Evaluat
         search_loss_B=base.loss_B,
         base_loss_B=base.loss_B,
         reason=NO_STEP,
+        ungated=_change_at_one(steps, measured, base),
     )
+    if not config.enforce:
+        return _unconditional(best, steps, candidates=candidates, measured=measured)
     lowest = before.loss
     for step, theta_P, measures in zip(steps, candidates, measured, strict=True):
         after = summarise(measures)
@@ -102,10 +106,31 @@ def search_step(direction: Direction, aggregate_P: Vector, *, evaluator: Evaluat
         if condition and best.step == 0 and after.loss < lowest:
             lowest, best = after.loss, replace(best, reason=f"{NO_STEP}: at step {step:g} {condition}")
         if not condition and after.loss < float(best.search_loss_B.mean()):
-            best = Candidate(
-                step=step, theta_P=theta_P, search_loss_B=measures.loss_B, base_loss_B=base.loss_B, reason=""
-            )
+            best = replace(best, step=step, theta_P=theta_P, search_loss_B=measures.loss_B, reason="")
     return best
+
+
+def _nearest_to_one(steps: Sequence[float]) -> int:
+    return min(range(len(steps)), key=lambda index: abs(steps[index] - 1))
+
+
+def _change_at_one(steps: Sequence[float], measured: Sequence[SampleMeasures], base: SampleMeasures) -> float:
+    return float((measured[_nearest_to_one(steps)].loss_B - base.loss_B).mean())
+
+
+def _unconditional(
+    standing: Candidate, steps: Sequence[float], *, candidates: Sequence[Vector], measured: Sequence[SampleMeasures]
+) -> Candidate:
+    """Return step 1, or the nearest to it, whatever it does; numbers that are not finite are all that it refuses."""
+    index = _nearest_to_one(steps)
+    finite = summarise(measured[index]).finite
+    return replace(
+        standing,
+        step=steps[index],
+        theta_P=candidates[index],
+        search_loss_B=measured[index].loss_B,
+        reason="" if finite else "the encoder is not finite",
+    )
 
 
 def certify(

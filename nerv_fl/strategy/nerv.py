@@ -154,6 +154,7 @@ class NervStrategy(Strategy):
                 theta_P=self._state.theta_P,
                 base_hash=self._state.model_hash,
                 optimizer=self._state.optimizer,
+                move_P=self._state.move_P,
                 cohort=cohort,
                 envelopes=answers.envelopes,
                 weights=self._weights,

@@ -19,6 +19,7 @@ class RoundInput:
         theta_P: The encoder that stands, float32.
         base_hash: Its hash.
         optimizer: The server optimiser's state.
+        move_P: The encoder's last change, zeros before the first.
         cohort: Nodes that were asked, ascending.
         envelopes: Sealed updates, in any order.
         weights: Public weight of each node.
@@ -28,6 +29,7 @@ class RoundInput:
     theta_P: Vector
     base_hash: str
     optimizer: OptimizerState
+    move_P: Vector
     cohort: tuple[int, ...]
     envelopes: Sequence[bytes]
     weights: Mapping[int, float]
@@ -35,14 +37,17 @@ class RoundInput:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeValue:
-    """What a node's update was worth, in units of loss (nats), with its standard error and 95 % interval."""
+    """What a node's update was worth, in units of loss (nats), with its standard error and 95 % interval.
+
+    `flag` is empty or "clone"; a flagged node is paid nothing.
+    """
 
     node: int
     value: float
     standard_error: float
     ci_low: float
     ci_high: float
-    is_clone: bool
+    flag: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +74,7 @@ class RoundOutcome:
         gate: P-value and ratios.
         values: A value for each admitted node; empty if rejected.
         heard: Nodes that are proven to have answered.
+        flags: What each admitted node is suspected of whose update was left out.
         faults: Refusal reason of each node whose fault its own signature proves.
         nodes: Counts.
         shapley: How it was valued.
@@ -86,6 +92,7 @@ class RoundOutcome:
     gate: GateSummary
     values: tuple[NodeValue, ...]
     heard: frozenset[int]
+    flags: Mapping[int, str]
     faults: Mapping[int, str]
     nodes: NodeCounts
     shapley: ShapleySummary

@@ -45,6 +45,7 @@ class FederationState:
         round_number: Last finished round.
         theta_P: The encoder that stands, float32.
         optimizer: The server optimiser's state.
+        move_P: The encoder's last change, zeros before the first.
         reputations: One for each node, in 0..1.
         participations: Rounds in which each node may have spent privacy.
         carried_nano: What earlier rounds left over.
@@ -56,6 +57,7 @@ class FederationState:
     round_number: int
     theta_P: Vector
     optimizer: OptimizerState
+    move_P: Vector
     reputations: tuple[float, ...]
     participations: tuple[int, ...]
     carried_nano: int
@@ -70,6 +72,7 @@ class FederationState:
             round_number=0,
             theta_P=theta_P,
             optimizer=OptimizerState.empty(len(theta_P)),
+            move_P=np.zeros_like(theta_P),
             reputations=(rewards.initial_reputation,) * num_nodes,
             participations=(0,) * num_nodes,
             carried_nano=0,
@@ -108,6 +111,7 @@ class FederationState:
             round_number=round_number,
             theta_P=outcome.theta_P,
             optimizer=outcome.optimizer,
+            move_P=outcome.theta_P - self.theta_P if outcome.accepted else self.move_P,
             reputations=self._reputations(outcome, rewards),
             participations=tuple(count + (node in trained) for node, count in enumerate(self.participations)),
             carried_nano=settlement.carried_nano,
@@ -132,7 +136,7 @@ class FederationState:
         return {node: nano for node, nano in lost.items() if nano}
 
     def _settle(self, outcome: RoundOutcome, *, pool_nano: int, rewards: RewardsConfig) -> Settlement:
-        values = np.array([item.value for item in outcome.values], dtype=np.float64)
+        values = np.array([0.0 if item.flag else item.value for item in outcome.values], dtype=np.float64)
         errors = np.array([item.standard_error for item in outcome.values], dtype=np.float64)
         return settle(
             pool_nano,
@@ -153,7 +157,7 @@ class FederationState:
                 ci_high=item.ci_high,
                 reputation=self.reputations[item.node],
                 payout_nano=payout,
-                flag="clone" if item.is_clone else outcome.faults.get(item.node, ""),
+                flag=item.flag or outcome.faults.get(item.node, ""),
             )
             for item, payout in zip(outcome.values, settlement.payouts_nano, strict=True)
         ]
@@ -170,7 +174,7 @@ class FederationState:
                 payout_nano=0,
                 flag=reason,
             )
-            for node, reason in outcome.faults.items()
+            for node, reason in {**outcome.faults, **outcome.flags}.items()
             if node not in valued
         ]
         return sorted(rows, key=lambda row: row.node)
@@ -178,8 +182,11 @@ class FederationState:
     def _reputations(self, outcome: RoundOutcome, rewards: RewardsConfig) -> tuple[float, ...]:
         reputations = list(self.reputations)
         for item in outcome.values:
-            reputations[item.node] = update_reputation(
-                reputations[item.node], ci_low=item.ci_low, ci_high=item.ci_high, config=rewards
+            held = reputations[item.node]
+            reputations[item.node] = (
+                penalise(held, rewards)
+                if item.flag
+                else update_reputation(held, ci_low=item.ci_low, ci_high=item.ci_high, config=rewards)
             )
         for node in outcome.faults:
             reputations[node] = penalise(reputations[node], rewards)

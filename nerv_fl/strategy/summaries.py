@@ -1,5 +1,7 @@
 """What a round's record says of the gate, of the valuation and of each node."""
 
+import math
+
 from nerv_fl.records import GateSummary, ShapleySummary
 from nerv_fl.strategy.clones import MergedPlayers, split_values
 from nerv_fl.strategy.gate import Certification, ratio
@@ -7,14 +9,17 @@ from nerv_fl.strategy.outcome import NodeValue
 from nerv_fl.strategy.valuation import Valuation
 
 
-def gate_summary(verdict: Certification | None) -> GateSummary:
-    """Return the p-value and the ratios after / before, null where nothing was measured."""
+def gate_summary(verdict: Certification | None, *, ungated: float | None) -> GateSummary:
+    """Return the p-value, the ratios after / before and step 1's change of loss, null where nothing was measured."""
+    if ungated is not None and not math.isfinite(ungated):
+        ungated = None
     if verdict is None or not verdict.after.finite:
-        return GateSummary(p_value=None, relative_drift=None, rank_ratio=None)
+        return GateSummary(p_value=None, relative_drift=None, rank_ratio=None, ungated=ungated)
     return GateSummary(
         p_value=verdict.p_value,
         relative_drift=ratio(verdict.after.drift_relative, verdict.before.drift_relative),
         rank_ratio=ratio(verdict.after.effective_rank, verdict.before.effective_rank),
+        ungated=ungated,
     )
 
 
@@ -44,7 +49,7 @@ def node_values(valuation: Valuation, nodes: tuple[int, ...], players: MergedPla
             standard_error=float(error[index]),
             ci_low=float(low[index]),
             ci_high=float(high[index]),
-            is_clone=index in clones,
+            flag="clone" if index in clones else "",
         )
         for index, node in enumerate(nodes)
     )

@@ -39,10 +39,10 @@ def pools(pretrained: Pretrained) -> Iterator[Pools]:
 
 @pytest.fixture
 def judge(pretrained: Pretrained, tmp_path: Path) -> Decide:
-    """Return a function that puts updates before the enclave, under settings of the test's choice."""
+    """Return a function that puts updates before the enclave, under settings of the test's choice, unscreened."""
 
     def judge(updates: dict[int, Vector], **changes: Any) -> RoundOutcome:
-        config = pretrained.settings(changes)
+        config = pretrained.settings({"enclave.noise_alarm": 0.0, "enclave.outlier_sigmas": 0.0, **changes})
         with pretrained.pools(config) as opened:
             return decide(updates, theta_P=pretrained.weights, evaluator=opened, config=config, folder=tmp_path)
 
@@ -145,7 +145,9 @@ def noise_passes(seed: int, *, pretrained: Pretrained, judge: Decide) -> bool:
 def judge_weights(theta_P: Vector, *, pretrained: Pretrained, pools: Pools) -> Certification:
     """Let the certify pool judge any weights as a candidate."""
     losses_B = np.zeros(1)
-    candidate = Candidate(step=1.0, theta_P=theta_P, search_loss_B=losses_B, base_loss_B=losses_B, reason="")
+    candidate = Candidate(
+        step=1.0, theta_P=theta_P, search_loss_B=losses_B, base_loss_B=losses_B, reason="", ungated=0.0
+    )
     return certify(
         pretrained.weights, candidate, evaluator=pools, config=pretrained.config.gate, seed=7, round_number=1
     )

@@ -139,7 +139,7 @@ def test_identical_updates_are_flagged_and_share_one_value(new_run: NewRun) -> N
 
 def test_free_riders_are_paid_nothing_and_the_pool_is_carried(new_run: NewRun) -> None:
     """In round 2 what momentum gained in round 1 goes on and lowers the loss a little; nobody earned it."""
-    folder = new_run(**{"federation.num_rounds": 3, "gate.confidence": 0.6})
+    folder = new_run(**{"federation.num_rounds": 3, "gate.confidence": 0.6, "enclave.noise_alarm": 0.0})
 
     def ride(envelopes: dict[int, bytes], forger: Forger) -> dict[int, bytes]:
         return {node: forger.seal(node, forger.zeros()) for node in envelopes}

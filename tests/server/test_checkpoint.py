@@ -22,6 +22,7 @@ FIRST = FederationState(
         second_P=RNG.normal(size=50).astype(np.float32) ** 2,
         num_rounds=2,
     ),
+    move_P=RNG.normal(size=50).astype(np.float32),
     reputations=(0.3, 0.1 + 0.2, 1 / 3),
     participations=(1, 0, 3),
     carried_nano=93_634_496_919_917_864,

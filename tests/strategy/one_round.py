@@ -70,6 +70,7 @@ def decide(
             theta_P=theta_P,
             base_hash=base_hash,
             optimizer=optimizer or OptimizerState.empty(len(theta_P)),
+            move_P=np.zeros_like(theta_P),
             cohort=tuple(range(num_asked)) if num_asked else tuple(sorted(updates)),
             envelopes=envelopes,
             weights=weights or dict.fromkeys(roster, 1.0),

@@ -23,13 +23,14 @@ from tests.strategy.quadratic import QuadraticPools
 CONFIG = RunConfig()
 GATE = replace(CONFIG.gate, certify_samples=32, bound_batches=50)
 ORIGIN, ONE = np.zeros(4, np.float32), np.array([1, 0, 0, 0], np.float32)
-CANDIDATE = Candidate(step=1.0, theta_P=ONE, search_loss_B=np.zeros(1), base_loss_B=np.zeros(1), reason="")
+CANDIDATE = Candidate(step=1.0, theta_P=ONE, search_loss_B=np.zeros(1), base_loss_B=np.zeros(1), reason="", ungated=0.0)
 COUNTS = NodeCounts(sampled=6, heard=6, admitted=5, refused={"not-finite": 1}, clones=0)
 GIVEN = RoundInput(
     round_number=3,
     theta_P=ORIGIN,
     base_hash=vector_hash(ORIGIN),
     optimizer=OptimizerState.empty(4),
+    move_P=ORIGIN,
     cohort=(0, 1, 2, 3, 4, 5),
     envelopes=(),
     weights={},
@@ -69,7 +70,7 @@ def test_it_states_everything_the_gate_used(body: dict[str, Any], identity: Encl
         "limits", "homomorphism", "p_value", "before", "after", "nodes",
     }  # fmt: skip
     assert stated["base_hash"] == vector_hash(ORIGIN)
-    assert stated["nodes"] == {"sampled": 6, "heard": 6, "admitted": 5, "refused": {"not-finite": 1}, "clones": 0}
+    assert stated["nodes"] == asdict(COUNTS)
 
 
 def edit(*path: str, value: object) -> Callable[[dict[str, Any]], None]:

@@ -40,7 +40,7 @@ def searched(pools: QuadraticPools, **changes: object) -> Candidate:
 def certified(pools: QuadraticPools, theta_P: Vector = ONE, *, round_number: int = 1) -> Certification:
     """Let the certify pool judge a move from the origin."""
     loss_B = np.zeros(1)
-    candidate = Candidate(step=1.0, theta_P=theta_P, search_loss_B=loss_B, base_loss_B=loss_B, reason="")
+    candidate = Candidate(step=1.0, theta_P=theta_P, search_loss_B=loss_B, base_loss_B=loss_B, reason="", ungated=0.0)
     return certify(ORIGIN, candidate, evaluator=pools, config=CONFIG, seed=7, round_number=round_number)
 
 

@@ -20,14 +20,14 @@ THETA = np.ones(3, dtype=np.float32)
 AFTER = np.full(3, 2.0, dtype=np.float32)
 
 
-def worth(node: int, value: float, error: float = 0.01, *, is_clone: bool = False) -> NodeValue:
+def worth(node: int, value: float, error: float = 0.01, *, flag: str = "") -> NodeValue:
     return NodeValue(
         node=node,
         value=value,
         standard_error=error,
         ci_low=value - 1.96 * error,
         ci_high=value + 1.96 * error,
-        is_clone=is_clone,
+        flag=flag,
     )
 
 
@@ -44,6 +44,7 @@ def outcome(*values: NodeValue, accepted: bool = True, faults: dict[int, str] | 
         gate=GateSummary(p_value=None, relative_drift=None, rank_ratio=None),
         values=values,
         heard=frozenset(faults or {}),
+        flags={},
         faults=faults or {},
         nodes=NodeCounts(sampled=6, heard=6, admitted=len(values), refused={}, clones=0),
         shapley=ShapleySummary(method="exact", evaluations=1, se_max=None, stop=""),
@@ -134,7 +135,7 @@ def test_only_who_may_have_trained_is_charged(state: FederationState) -> None:
 
 
 def test_a_clone_is_flagged_even_if_it_is_at_fault_too(state: FederationState) -> None:
-    value = worth(2, 0.1, is_clone=True)
+    value = worth(2, 0.1, flag="clone")
 
     _, rows, _ = state.after(outcome(value, faults={2: "duplicate"}), trained=EVERYBODY, rewards=REWARDS)
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from nerv_fl.server.report.markup import Html, el
 
-TEXT_COLUMNS: Final = frozenset({"Gate", "Node", "Valued by"})
+TEXT_COLUMNS: Final = frozenset({"Flagged as", "Gate", "Node", "Valued by"})
 """Columns of words, which begin at the left."""
 
 

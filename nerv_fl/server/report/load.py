@@ -3,7 +3,7 @@
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +35,10 @@ class EncoderNumbers:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run folder. `rewards` holds the rows of recorded rounds only; `facts` are the manifest's, by dotted key."""
+    """A run folder. `rewards` holds the rows of recorded rounds only; `facts` are the manifest's, by dotted key.
+
+    `roles` holds the attack of each simulated adversary, and its operator's first identity.
+    """
 
     config: RunConfig
     rounds: tuple[RoundRecord, ...]
@@ -43,6 +46,7 @@ class Run:
     references: Mapping[str, EncoderNumbers]
     final: FinalPool | None
     facts: Mapping[str, str]
+    roles: Mapping[int, tuple[str, int]] = field(default_factory=dict)
 
     @cached_property
     def federated(self) -> tuple[RoundRecord, ...]:
@@ -86,6 +90,7 @@ def load_run(run_dir: Path) -> Run:
         references=_references(manifest, source=run_dir / "manifest.json"),
         final=_final(manifest, source=run_dir / "manifest.json"),
         facts={key: _fact(value) for key, value in flatten(manifest).items() if not _shown_elsewhere(key)},
+        roles=_read_roles(run_dir / "roster.json"),
     )
 
 
@@ -137,6 +142,18 @@ def _read_rewards(path: Path, *, rounds: list[RoundRecord]) -> tuple[RewardRow, 
             raise DataError(f"{path} is missing, expected the payouts of {len(numbers - {0})} recorded rounds")
         return ()
     return tuple(row for row in read_rewards(path) if row.round in numbers)
+
+
+def _read_roles(path: Path) -> dict[int, tuple[str, int]]:
+    if not path.is_file():
+        return {}
+    try:
+        roster = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            int(node): (str(item["role"]), int(item["operator"])) for node, item in roster.items() if "role" in item
+        }
+    except (UnicodeDecodeError, ValueError, AttributeError, TypeError, KeyError) as error:
+        raise DataError(f"{path} is not a roster: {error}") from error
 
 
 def _references(manifest: Mapping[str, Any], *, source: Path) -> dict[str, EncoderNumbers]:

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from nerv_fl.server.report.adversaries import adversaries_section
 from nerv_fl.server.report.encoder import drift_section, homomorphism_section, loss_section
 from nerv_fl.server.report.load import Run
 from nerv_fl.server.report.markup import Html, el
@@ -46,6 +47,7 @@ def _body(run: Run) -> Html:
             privacy_section(run),
             rounds_section(run),
             nodes_section(run),
+            *adversaries_section(run),
         ]
     parts += [mock_section(), provenance_section(run)]
     return el("body", el("main", *parts), el("div", id="tip", role="status", hidden=True), el("script", Html(SCRIPT)))

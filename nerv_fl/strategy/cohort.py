@@ -1,0 +1,74 @@
+"""Who takes part in a round, from what was opened: suspects are left out, clones merged, weights capped.
+
+Shapes: N nodes that take part, P parameters.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from nerv_fl.config import RunConfig
+from nerv_fl.records import NodeCounts
+from nerv_fl.strategy.aggregate import cap_weights
+from nerv_fl.strategy.clones import MergedPlayers, find_clones, merge_clones
+from nerv_fl.strategy.opening import Admitted
+from nerv_fl.strategy.outcome import RoundInput
+from nerv_fl.strategy.screening import UNNOISED, public_directions, screen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """A round's players and everyone who is none.
+
+    Attributes:
+        nodes: Nodes that take part, ascending.
+        players: Their updates, clones merged.
+        flags: Why a valid update was left out, by node.
+        faults: What a node's own signature proves against it: a refusal, or an update without its noise.
+        heard: Nodes that are proven to have answered.
+        counts: For the record.
+    """
+
+    nodes: tuple[int, ...]
+    players: MergedPlayers
+    flags: Mapping[int, str]
+    faults: Mapping[int, str]
+    heard: frozenset[int]
+    counts: NodeCounts
+
+
+def form_cohort(given: RoundInput, admitted: Admitted, *, config: RunConfig) -> Cohort:
+    """Screen a round's updates, and merge the clones among those that are left.
+
+    Args:
+        given: The round, with the weights and what is public.
+        admitted: What its envelopes held.
+        config: Thresholds and the cap of the weights.
+    """
+    public_KP = public_directions(given.optimizer, move_P=given.move_P, epsilon=config.server.epsilon)
+    screened = screen(admitted.updates_NP, public_KP=public_KP, config=config)
+    flags = {node: flag for node, flag in zip(admitted.nodes, screened, strict=True) if flag}
+    clear_N = np.array([not flag for flag in screened], dtype=np.bool_)
+    nodes = tuple(node for node in admitted.nodes if node not in flags)
+    updates_NP = admitted.updates_NP[clear_N] if flags else admitted.updates_NP
+    weights_N = np.array([given.weights[node] for node in nodes], dtype=np.float64)
+    if len(weights_N):
+        weights_N = cap_weights(weights_N, max_weight=config.server.max_weight)
+    groups = find_clones(updates_NP, cosine=config.enclave.clone_cosine)
+    return Cohort(
+        nodes=nodes,
+        players=merge_clones(updates_NP, weights_N, groups=groups),
+        flags=flags,
+        faults={**admitted.faults, **{node: flag for node, flag in flags.items() if flag == UNNOISED}},
+        heard=admitted.heard,
+        counts=NodeCounts(
+            sampled=len(given.cohort),
+            heard=len(admitted.heard),
+            admitted=len(admitted.nodes),
+            refused=admitted.refused,
+            clones=sum(len(group) for group in groups),
+            flagged=dict(sorted(Counter(flags.values()).items())),
+        ),
+    )

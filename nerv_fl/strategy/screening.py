@@ -1,0 +1,109 @@
+"""Updates that no honest node sends: without their DP noise, too long for their cohort, or made of what is public.
+
+    unnoised   more coordinates within 0.6745 tau than noise of standard deviation tau leaves there
+    replay     far more of the update lies along the encoder's last move and the server's momentum than of the others'
+    loud       the update is far longer than the others'
+
+*Unnoised* is a test with a known false alarm. The last step adds N(0, tau^2) to each coordinate, independent of
+everything before it, tau = eta sigma C / (q n); whatever it is added to, a coordinate is within tau z of 0 with at
+most the probability that the noise alone is (Anderson 1955). So at z = 0.6745 the count is stochastically at most
+Binomial(P, 1/2): an update above that distribution's upper quantile is without its noise, whatever its gradient was.
+It sees noise that is a few percent short.
+
+*Replay* and *loud* compare with the cohort: the median plus `outlier_sigmas` robust standard deviations (1.4826
+median absolute deviations, or what DP noise alone gives if that is more). An honest node of a very different shard can
+be among them; such an update is left out and unpaid in that round, and costs no reputation. Both hold while most of a
+cohort is honest, and bound what a hidden cheat adds to a few honest gradients' length.
+
+Source: T. W. Anderson, "The integral of a symmetric unimodal function over a symmetric convex set", 1955, theorem 1.
+
+Shapes: N admitted nodes, P parameters, K public directions.
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+from scipy.stats import binom, norm
+
+from nerv_fl.arrays import BoolArray, FloatArray
+from nerv_fl.config import RunConfig
+from nerv_fl.strategy.aggregate import OptimizerState, Vector
+
+UNNOISED: Final = "unnoised"
+REPLAY: Final = "replay"
+LOUD: Final = "loud"
+
+MEDIAN_NORMAL: Final = float(norm.ppf(0.75))
+"""0.6745: half of standard normal numbers are smaller in magnitude."""
+
+
+def noise_std(config: RunConfig) -> float:
+    """Return tau, the standard deviation of one local step's noise in each coordinate of an update."""
+    training, privacy = config.training, config.privacy
+    return training.learning_rate * privacy.sigma * privacy.clip / training.expected_batch
+
+
+def screen(updates_NP: Vector, *, public_KP: Vector, config: RunConfig) -> list[str]:
+    """Return a flag for each update: empty, "unnoised", "replay" or "loud".
+
+    Args:
+        updates_NP: float32 [N, P], finite.
+        public_KP: Directions that anyone knows, float32 [K, P]; zero ones count for nothing.
+        config: The mechanism, `enclave.noise_alarm` and `enclave.outlier_sigmas`.
+    """
+    flags = [""] * len(updates_NP)
+    if not len(updates_NP):
+        return flags
+    tau, alarm, sigmas = noise_std(config), config.enclave.noise_alarm, config.enclave.outlier_sigmas
+    if sigmas:
+        whole_tau = tau * math.sqrt(config.training.local_steps)
+        length_N, public_N = _squared_length(updates_NP), _public_length(updates_NP, public_KP)
+        noise_floor = whole_tau**2 * math.sqrt(2 * updates_NP.shape[1])
+        _mark(flags, _outliers(length_N, sigmas=sigmas, floor=noise_floor), LOUD)
+        _mark(flags, _outliers(public_N, sigmas=sigmas, floor=whole_tau), REPLAY)
+    if alarm:
+        limit = float(binom.isf(alarm, updates_NP.shape[1], 0.5))
+        small_N = np.array([np.count_nonzero(np.abs(row_P) <= MEDIAN_NORMAL * tau) for row_P in updates_NP])
+        _mark(flags, small_N > limit, UNNOISED)
+    return flags
+
+
+def public_directions(optimizer: OptimizerState, *, move_P: Vector, epsilon: float) -> Vector:
+    """Return what anyone who follows the chain knows: the last move, the momentum, and the momentum as Adam scales it.
+
+    Args:
+        optimizer: The state that stands.
+        move_P: The encoder's last change, zeros before the first.
+        epsilon: Adam's.
+    """
+    momentum_P, second_P = optimizer.momentum_P, optimizer.second_P
+    return np.stack([move_P, momentum_P, momentum_P / (np.sqrt(second_P) + np.float32(epsilon))])
+
+
+def _mark(flags: list[str], found_N: BoolArray, name: str) -> None:
+    for index in np.flatnonzero(found_N):
+        flags[index] = name
+
+
+def _squared_length(updates_NP: Vector) -> FloatArray:
+    """Return |u|^2, which noise alone spreads by tau^2 sqrt(2 P)."""
+    return np.array([np.square(row_P, dtype=np.float64).sum() for row_P in updates_NP])
+
+
+def _public_length(updates_NP: Vector, public_KP: Vector) -> FloatArray:
+    """Return the length of each update's projection on the span of the public directions."""
+    known_KP = public_KP[np.linalg.norm(public_KP, axis=1) > 0].astype(np.float64)
+    if not len(known_KP):
+        return np.zeros(len(updates_NP))
+    known_KP /= np.linalg.norm(known_KP, axis=1, keepdims=True)
+    _, strength_K, basis_KP = np.linalg.svd(known_KP, full_matrices=False)
+    basis_KP = basis_KP[strength_K > 1e-6 * strength_K[0]]
+    return np.array([float(np.linalg.norm(basis_KP @ row_P.astype(np.float64))) for row_P in updates_NP])
+
+
+def _outliers(score_N: FloatArray, *, sigmas: float, floor: float) -> BoolArray:
+    """Return which scores lie above the median by `sigmas` robust standard deviations of at least `floor`."""
+    median = float(np.median(score_N))
+    spread = float(np.median(np.abs(score_N - median))) / MEDIAN_NORMAL
+    return np.asarray(score_N > median + sigmas * max(spread, floor))

@@ -1,0 +1,10 @@
+"""No work at all."""
+
+from torch import Tensor
+
+from simulations.adversaries.attempt import Attempt
+
+
+def free_rider(attempt: Attempt) -> Tensor:
+    """Return zeros."""
+    return attempt.work.theta_P.new_zeros(attempt.work.theta_P.shape)
