@@ -6,7 +6,7 @@
     sign_flip      the update, reversed
     scaled         the update, made longer
     fabricated     training on invented balances
-    colluder       a group's mean, moved by a part of its spread
+    colluder       the update, moved along a vector that the group shares
     replayer       the way that the encoder went last
     noisy_copy     one batch's gradient under many names, each with noise of its own
     noise_skipper  the gradient without its noise, stretched to the length of an honest update

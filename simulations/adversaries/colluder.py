@@ -1,8 +1,9 @@
-"""A little is enough: a group sends its mean, moved against its spread by less than honest updates differ.
+"""A little is enough: a group moves its updates the same way, by less than honest ones differ.
 
-    u = mean_k(u_k) - Z std_k(u_k) + noise       over the group's honest updates u_k, coordinate by coordinate
+    u = u_i - Z std_k(u_k)       u_k the group's honest updates, coordinate by coordinate
 
-Each adds noise of its own, so that no two are alike.
+The paper's colluders all send the mean of theirs so moved, which clones and missing noise would give away here; these
+keep their own update, noise and all.
 
 Source: Baruch, Baruch and Goldberg, "A little is enough: circumventing defenses for distributed learning", 2019,
 algorithm 3.
@@ -16,15 +17,14 @@ from torch import Tensor
 
 from simulations.adversaries.attempt import Attempt
 
-Z: Final = 0.3
-"""Standard deviations that the mean is moved by; larger ones make the updates conspicuously long."""
+Z: Final = 0.15
+"""Standard deviations to move by; from 0.25 on the updates are conspicuously long."""
 
 
 def colluder(attempt: Attempt) -> Tensor:
-    """Return the group's common vector, with noise of its own."""
+    """Return the honest update, moved along the group's common vector."""
     honest_KP = torch.stack([_as(attempt, number).train() for number in attempt.role.members])
-    common_P = honest_KP.mean(dim=0) - Z * honest_KP.std(dim=0)
-    return common_P + attempt.own_noise()
+    return honest_KP[attempt.role.members.index(attempt.work.number)] - Z * honest_KP.std(dim=0)
 
 
 def _as(attempt: Attempt, number: int) -> Attempt:
