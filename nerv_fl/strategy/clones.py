@@ -6,22 +6,28 @@ weight, and share one node's value. Copies with fresh noise look like strangers 
 Shapes: N nodes, P parameters, K merged players.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
+from scipy.cluster.hierarchy import DisjointSet
 
-from nerv_fl.arrays import BoolArray, FloatArray
+from nerv_fl.arrays import FloatArray
 from nerv_fl.checks import in_range
 from nerv_fl.errors import AggregationError, ConfigError
+from nerv_fl.rng import stream
 
 UpdateArray = npt.NDArray[np.float32]
 
 _BLOCK_NUMBERS: Final = 2**22
 """Float64 numbers in one block of columns: 32 MiB."""
+
+_SKETCH: Final = 1024
+"""Numbers that an update is sketched in."""
+
+_MARGIN: Final = 6 * (2 / _SKETCH) ** 0.5
+"""Six standard deviations of a sketched cosine."""
 
 _ROUNDING: Final = 1e-9
 """Slack of the threshold, above the rounding of a cosine: identical updates are clones at a threshold of 1."""
@@ -59,16 +65,25 @@ def find_clones(updates_NP: UpdateArray, *, cosine: float) -> list[tuple[int, ..
         AggregationError: If an update is not finite.
 
     Guarantees:
-        Sums are in float64; beside the updates, memory is 32 MiB and a few N x N matrices, whatever P is.
+        Every link is an exact cosine, summed in float64; which pairs are looked at is decided by sketches of 1,024
+        numbers, which miss a pair at the threshold with a probability of about 1e-9. Beside the updates (and copies of
+        those that look alike), memory is a few blocks of 32 MiB and N x N matrices, whatever P is.
     """
     in_range("cosine", cosine, low=0, high=1, open_low=True)
     if updates_NP.ndim != 2:  # noqa: PLR2004
         raise ConfigError(f"updates have shape {updates_NP.shape}, expected (N, P)")
-    gram_NN = _gram(updates_NP)
-    norms_N = np.sqrt(np.diagonal(gram_NN))
-    alike_NN = gram_NN >= (cosine - _ROUNDING) * np.outer(norms_N, norms_N)
-    alike_NN &= np.outer(norms_N > 0, norms_N > 0)
-    return _components(alike_NN)
+    sketch_ND, norms_N = _sketch(updates_NP)
+    lengths_NN = np.outer(norms_N, norms_N)
+    likely_NN = (sketch_ND @ sketch_ND.T >= (cosine - _MARGIN) * lengths_NN) & (lengths_NN > 0)
+    groups = DisjointSet(range(len(updates_NP)))
+    for node, likely_N in enumerate(likely_NN):
+        later = np.flatnonzero(likely_N[node + 1 :]) + node + 1
+        others = np.array([other for other in later.tolist() if not groups.connected(node, other)], dtype=np.int64)
+        if len(others):
+            products_M = _products(updates_NP[node], updates_NP[others])
+            for other in others[products_M >= (cosine - _ROUNDING) * lengths_NN[node, others]].tolist():
+                groups.merge(node, other)
+    return sorted(tuple(sorted(group)) for group in groups.subsets() if len(group) > 1)
 
 
 def merge_clones(updates_NP: UpdateArray, weights_N: FloatArray, *, groups: Sequence[tuple[int, ...]]) -> MergedPlayers:
@@ -123,26 +138,43 @@ def split_values(values_K: FloatArray, membership: Sequence[tuple[int, ...]], *,
     return values_N
 
 
-def _gram(updates_NP: UpdateArray) -> FloatArray:
-    """Return all inner products, float64 [N, N], a block of columns at a time."""
+def _sketch(updates_NP: UpdateArray) -> tuple[FloatArray, FloatArray]:
+    """Return a sketch that keeps inner products in expectation, float64 [N, D], and the norms, float64 [N].
+
+    Each coordinate is added with a random sign to one of D sums: for unit vectors the variance of a sketched inner
+    product is at most 2 / D.
+
+    Source: Charikar, Chen and Farach-Colton, "Finding frequent items in data streams", 2002.
+    """
     num_nodes, num_parameters = updates_NP.shape
-    gram_NN = np.zeros((num_nodes, num_nodes))
-    width = max(1, _BLOCK_NUMBERS // max(1, num_nodes))
-    for start in range(0, num_parameters, width):
-        block_NB = updates_NP[:, start : start + width].astype(np.float64)
-        finite_N = np.isfinite(block_NB).all(axis=1)
-        if not finite_N.all():
-            raise AggregationError(f"update {int(np.argmin(finite_N))} is not finite, expected finite numbers")
-        gram_NN += block_NB @ block_NB.T
-    return gram_NN
+    sketch_ND, squares_N = np.zeros((num_nodes, _SKETCH)), np.zeros(num_nodes)
+    signs = stream(0, "clones")
+    for start, stop in _column_blocks(num_nodes, num_parameters):
+        block_NB = np.zeros((num_nodes, -(-(stop - start) // _SKETCH) * _SKETCH))
+        block_NB[:, : stop - start] = updates_NP[:, start:stop]
+        block_squares_N = np.einsum("nb,nb->n", block_NB, block_NB)
+        if not np.isfinite(block_squares_N).all():
+            wrong = int(np.argmin(np.isfinite(block_squares_N)))
+            raise AggregationError(f"update {wrong} is not finite, expected finite numbers")
+        squares_N += block_squares_N
+        block_NB *= 2.0 * signs.integers(2, size=block_NB.shape[1]) - 1.0
+        sketch_ND += block_NB.reshape(num_nodes, block_NB.shape[1] // _SKETCH, _SKETCH).sum(axis=1)
+    return sketch_ND, np.sqrt(squares_N)
 
 
-def _components(alike_NN: BoolArray) -> list[tuple[int, ...]]:
-    if not len(alike_NN):
-        return []
-    num_components, labels_N = connected_components(csr_array(alike_NN), directed=False)
-    groups = [tuple(np.flatnonzero(labels_N == label).tolist()) for label in range(num_components)]
-    return sorted(group for group in groups if len(group) > 1)
+def _products(update_P: UpdateArray, others_MP: UpdateArray) -> FloatArray:
+    """Return exact inner products with others, float64 [M], a block of columns at a time."""
+    products_M = np.zeros(len(others_MP))
+    for start, stop in _column_blocks(len(others_MP), len(update_P)):
+        products_M += others_MP[:, start:stop].astype(np.float64) @ update_P[start:stop].astype(np.float64)
+    return products_M
+
+
+def _column_blocks(num_rows: int, num_columns: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of columns that hold at most about `_BLOCK_NUMBERS` numbers, whole multiples of the sketch."""
+    width = max(1, _BLOCK_NUMBERS // max(1, num_rows) // _SKETCH) * _SKETCH
+    for start in range(0, num_columns, width):
+        yield start, min(start + width, num_columns)
 
 
 def _check_partition(membership: Sequence[tuple[int, ...]], num_nodes: int) -> None:
