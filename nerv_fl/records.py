@@ -61,10 +61,7 @@ class EpsilonSpread:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeCounts:
-    """Nodes of a round; `refused` and `flagged` map a reason to its count.
-
-    A flagged node's update is valid but suspect: it was left out. Clones are merged, and counted by themselves.
-    """
+    """Nodes of a round; `refused`, and `flagged` for valid updates that were left out, map a reason to its count."""
 
     sampled: int
     heard: int
@@ -86,10 +83,7 @@ class ShapleySummary:
 
 @dataclass(frozen=True, kw_only=True)
 class GateSummary:
-    """The certify pool's verdict: one-sided paired p-value, and ratios after / before.
-
-    `ungated` is what step 1 would have done to the search pool's mean loss, had nothing been tested.
-    """
+    """The certify pool's p-value (one-sided, paired), ratios after / before, and step 1's change of the search loss."""
 
     p_value: float | None
     relative_drift: float | None

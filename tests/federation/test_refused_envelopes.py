@@ -121,9 +121,9 @@ def test_envelope_sealed_for_another_enclave_is_refused_as_such(new_run: NewRun)
     assert refused(folder, 1) == {"wrong-enclave": 1}
 
 
-def test_identical_updates_are_flagged_and_share_one_value(new_run: NewRun) -> None:
+def test_identical_updates_are_flagged_share_one_value_and_are_paid_nothing(new_run: NewRun) -> None:
     folder = new_run(**{"federation.num_rounds": 1})
-    copied = np.random.default_rng(3).normal(0, 1e-3, num_parameters()).astype(np.float32)
+    copied = np.random.default_rng(3).normal(0, 0.5 / 32, num_parameters()).astype(np.float32)
 
     def copy(envelopes: dict[int, bytes], forger: Forger) -> dict[int, bytes]:
         return {node: forger.seal(node, copied) if node in {4, 5} else envelopes[node] for node in envelopes}
@@ -135,6 +135,7 @@ def test_identical_updates_are_flagged_and_share_one_value(new_run: NewRun) -> N
     assert record.nodes.clones == 2
     assert {node for node, row in rows.items() if row.flag == "clone"} == {4, 5}
     assert rows[4].value == rows[5].value != 0
+    assert rows[4].payout_nano == rows[5].payout_nano == 0
 
 
 def test_free_riders_are_paid_nothing_and_the_pool_is_carried(new_run: NewRun) -> None:

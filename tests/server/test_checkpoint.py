@@ -35,8 +35,10 @@ SECOND = replace(FIRST, round_number=4, theta_P=FIRST.theta_P + 1, carried_nano=
 
 def equal(one: FederationState, other: FederationState) -> bool:
     """Return whether two states are the same to the last bit."""
-    vectors = [(state.theta_P, state.optimizer.momentum_P, state.optimizer.second_P) for state in (one, other)]
-    names = [item.name for item in fields(FederationState) if item.name not in {"theta_P", "optimizer"}]
+    vectors = [
+        (state.theta_P, state.move_P, state.optimizer.momentum_P, state.optimizer.second_P) for state in (one, other)
+    ]
+    names = [item.name for item in fields(FederationState) if item.name not in {"theta_P", "move_P", "optimizer"}]
     rest = [(state.optimizer.num_rounds, *(getattr(state, name) for name in names)) for state in (one, other)]
     return rest[0] == rest[1] and all(np.array_equal(a, b) for a, b in zip(*vectors, strict=True))
 
