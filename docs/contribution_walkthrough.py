@@ -37,6 +37,7 @@ from simulations.engine import host_settings
 from simulations.prepare import load_recipe, open_folder, prepare
 
 NUM_NODES = 8
+MILLI = 1000.0
 SETTINGS = ("federation.num_nodes=8", "federation.cohort_size=8", "data.samples_per_node=1024",
             "data.certify_chains=512", "privacy.max_epsilon=60.0", "valuation.method=exact")  # fmt: skip
 
@@ -165,6 +166,8 @@ for axis, name in zip(axes, games, strict=True):
         axis.loglog(BUDGETS, np.maximum(found, 1e-6), "o-", label=method)
         print(f"{name}, {method}: " + ", ".join(f"{m}: {value:.4f}" for m, value in zip(BUDGETS, found, strict=True)))
     axis.set(title=f"{name} game", xlabel="evaluations")
+    axis.set_xticks(BUDGETS, [str(budget) for budget in BUDGETS])
+    axis.minorticks_off()
     axis.legend()
 axes[0].set_ylabel("relative L2 error")
 figure.savefig(pictures / "convergence.png", dpi=120)
@@ -172,15 +175,15 @@ figure.savefig(pictures / "convergence.png", dpi=120)
 # %% Picture 3: one gradient values everyone, if the game is nearly quadratic
 surrogate_N = games["fixed"].first_order().mean(axis=0)
 figure, axis = plt.subplots(figsize=(5, 5), layout="constrained")
-axis.plot(exact["fixed"].values, surrogate_N, "o")
+axis.plot(MILLI * exact["fixed"].values, MILLI * surrogate_N, "o")
 axis.axline((0, 0), slope=1, color="grey", linewidth=0.8)
-axis.set(title="the midpoint surrogate", xlabel="exact value, nats", ylabel="surrogate, nats")
+axis.set(title="the midpoint surrogate", xlabel="exact value, 0.001 nats", ylabel="surrogate, 0.001 nats")
 figure.savefig(pictures / "surrogate.png", dpi=120)
 print(f"midpoint surrogate: relative L2 error {error(surrogate_N, exact['fixed'].values):.4f}")
 
 # %% Picture 4: the two games disagree about who is owed what
 figure, axis = plt.subplots(figsize=(5, 5), layout="constrained")
-axis.plot(exact["fixed"].values, exact["mean"].values, "o")
-axis.set(title="one round, two games", xlabel="fixed game, nats", ylabel="mean game, nats")
+axis.plot(MILLI * exact["fixed"].values, MILLI * exact["mean"].values, "o")
+axis.set(title="one round, two games", xlabel="fixed game, 0.001 nats", ylabel="mean game, 0.001 nats")
 figure.savefig(pictures / "games.png", dpi=120)
 print(f"pictures: {pictures}")

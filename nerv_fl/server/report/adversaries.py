@@ -78,8 +78,9 @@ def _gate_words(run: Run) -> Html:
     ruled = "The gate is off in this run: step 1 is committed whatever it does. " if not run.config.gate.enforce else ""
     return join(
         ruled,
-        f"Untested, step 1 would have raised the search pool's loss in {worse} of {plural(len(ungated), 'round')}, "
-        f"at worst by {signed(max(ungated))} nats. Over the run the loss of what was committed changed by ",
+        f"Untested, step 1 would have raised the search pool's loss in {worse} of {plural(len(ungated), 'round')} "
+        f"(change {signed(min(ungated))} to {signed(max(ungated))} nats). Over the run the loss of what was committed "
+        "changed by ",
         strong(signed(change)),
         " nats.",
     )
