@@ -7,6 +7,7 @@ update.
     open, check, screen, merge clones -> aggregate -> step search -> gate -> value (Shapley) -> certificate
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,6 +26,8 @@ from nerv_fl.strategy.outcome import EnclaveSeconds, RoundInput, RoundOutcome
 from nerv_fl.strategy.step import take_step
 from nerv_fl.strategy.summaries import gate_summary, node_values, shapley_summary
 from nerv_fl.strategy.valuation import value_round
+
+log = logging.getLogger(__name__)
 
 
 class Enclave:
@@ -55,6 +58,8 @@ class Enclave:
         self._config = config
         self._run = run
         self._log = AdmissionLog(folder / "admitted.json")
+        if not config.gate.enforce:
+            log.warning("gate.enforce is false: every round commits step 1 untested, and nothing is certified")
 
     @property
     def evidence(self) -> str:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.report import write_report
 from simulations.prepare import open_folder, prepare
@@ -80,10 +82,15 @@ def test_an_honest_run_has_no_adversaries_in_its_report(undisturbed: RunFolder) 
     assert "Adversaries by kind" not in (undisturbed.root / "report.html").read_text()
 
 
-def test_without_the_gate_step_1_is_committed_and_not_certified(new_run: NewRun) -> None:
+def test_without_the_gate_step_1_is_committed_and_not_certified(
+    new_run: NewRun, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = new_run(**{"gate.enforce": False, "federation.num_rounds": 2})
 
     run_rounds(folder)
+
+    assert "gate.enforce is false" in caplog.text
+    assert "The gate is off in this run" in (folder.root / "report.html").read_text()
 
     records = [record_of(folder, number) for number in (1, 2)]
     assert [(record.accepted, record.step) for record in records] == [(True, 1.0)] * 2

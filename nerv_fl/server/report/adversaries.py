@@ -75,9 +75,7 @@ def _gate_words(run: Run) -> Html:
         return join("No round came as far as the gate.")
     worse = sum(change > 0 for change in ungated)
     change = run.rounds[-1].loss - run.rounds[0].loss
-    ruled = "The gate is off in this run: step 1 is committed whatever it does. " if not run.config.gate.enforce else ""
     return join(
-        ruled,
         f"Untested, step 1 would have raised the search pool's loss in {worse} of {plural(len(ungated), 'round')} "
         f"(change {signed(min(ungated))} to {signed(max(ungated))} nats). Over the run the loss of what was committed "
         "changed by ",

@@ -31,7 +31,8 @@ def rounds_section(run: Run) -> Html:
     gate = table("Gate and nodes", header=GATE_HEADER, rows=map(_gate_row, run.rounds), sortable=True)
     rows = [_pay_row(record, paid_nano=run.paid_nano[record.round]) for record in run.federated]
     pay = table("Value and pay", header=PAY_HEADER, rows=rows, sortable=True) if rows else el("div")
-    prose = (what, value, _paid_words(run))
+    off = "The gate is off in this run: step 1 of every round was committed whatever it did, and nothing is certified."
+    prose = (*(() if run.config.gate.enforce else (strong(off),)), what, value, _paid_words(run))
     return section("rounds", "Rounds", prose=prose, figures=[gate, pay, _seconds(run)], wide=True)
 
 
