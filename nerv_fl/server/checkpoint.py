@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import load, save
 
 from nerv_fl.errors import CheckpointError
@@ -88,7 +89,7 @@ def load_state(folder: Path) -> FederationState:
         optimizer=OptimizerState(
             momentum_P=vectors["momentum"], second_P=vectors["second"], num_rounds=facts["optimizer_rounds"]
         ),
-        move_P=vectors["move"],
+        move_P=vectors.get("move", np.zeros_like(vectors["theta"])),  # none in runs of an earlier version
         reputations=tuple(facts["reputations"]),
         participations=tuple(facts["participations"]),
         carried_nano=facts["carried_nano"],
