@@ -58,12 +58,11 @@ def _scenario(base: RunConfig, parent: Path, *, kind: str, fraction: float) -> s
     done = _run(config, parent, name)
     kinds = {item.kind: item for item in summarise_kinds(done.rewards, done.roles)}
     attack, honest = kinds.get(kind), kinds[HONEST]
-    loss = _change(done)
-    ungated = (
-        "" if fraction < max(FRACTIONS) else _signed(_change(_run(_without_gate(config), parent, f"{name}-ungated")))
-    )
-    return _line((kind, f"{fraction:g}", *_earned(attack), _share(precision(done.rewards, done.roles)),
-                  _share(honest.detected), _signed(loss), ungated))  # fmt: skip
+    ungated = ""
+    if fraction == max(FRACTIONS):
+        ungated = _signed(_change(_run(_without_gate(config), parent, f"{name}-ungated")))
+    found = (_share(precision(done.rewards, done.roles)), _share(honest.detected))
+    return _line((kind, f"{fraction:g}", *_earned(attack), *found, _signed(_change(done)), ungated))
 
 
 def _losses(base: RunConfig, parent: Path, name: str) -> tuple[str, str]:
@@ -76,10 +75,10 @@ def _without_gate(config: RunConfig) -> RunConfig:
 
 
 def _run(config: RunConfig, parent: Path, name: str) -> Run:
-    """Run a scenario on data and a bootstrap that all of them share, or read it if it is there."""
+    """Run a scenario on data and a bootstrap that all of them share, or go on with it, or read it if it is finished."""
     shared = _prepared(config, parent)
     folder = parent / name
-    if not (folder / "report.html").exists():
+    if not _is_finished(folder):
         opened = open_folder(folder, config, resume=True)
         for path in ("data", "bootstrap.safetensors"):
             if not (folder / path).exists():
@@ -87,6 +86,10 @@ def _run(config: RunConfig, parent: Path, name: str) -> Run:
         prepare(opened)
         run(opened)
     return load_run(folder)
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "report.html").exists() and load_run(folder).complete
 
 
 def _prepared(config: RunConfig, parent: Path) -> RunFolder:
