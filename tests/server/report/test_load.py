@@ -131,3 +131,14 @@ def test_the_fake_run_is_read_back_as_it_was(tmp_path: Path) -> None:
     assert loaded.rewards == tuple(run.rewards)
     assert replace(loaded.config) == run.config
     assert json.loads((tmp_path / "manifest.json").read_text()) == run.manifest
+
+
+def test_roles_are_read_from_the_roster_and_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+    folder = make_run(num_rounds=1).write(tmp_path)
+    assert load_run(folder).roles == {}
+    (folder / "roster.json").write_text('{"0": {"weight": 1.0}, "4": {"role": "sybil", "operator": 3}}')
+    assert load_run(folder).roles == {4: ("sybil", 3)}
+
+    (folder / "roster.json").write_text("[1, 2]")
+    with pytest.raises(DataError, match=r"roster\.json is not a roster"):
+        load_run(folder)
