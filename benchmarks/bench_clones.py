@@ -11,8 +11,10 @@ from functools import partial
 import numpy as np
 
 from benchmarks.measure import median_cpu_ms, print_setting, print_table
+from nerv_fl.arrays import Vector
 from nerv_fl.rng import stream
-from nerv_fl.strategy.clones import UpdateArray, find_clones
+from nerv_fl.rows import Rows
+from nerv_fl.strategy.clones import find_clones
 
 NUM_PARAMETERS = 49_376
 NOISE_STD = 0.5 / 64
@@ -27,11 +29,11 @@ def main() -> None:
     for num_nodes in (300, 1000):
         updates_NP = cohort(num_nodes)
         times = median_cpu_ms(
-            {OURS: partial(find_clones, updates_NP, cosine=COSINE), ALL_PAIRS: partial(all_pairs, updates_NP)},
+            {OURS: partial(find_clones, Rows.of(updates_NP), cosine=COSINE), ALL_PAIRS: partial(all_pairs, updates_NP)},
             repeats=3,
             warm_up=1,
         )  # fmt: skip
-        found = {node for group in find_clones(updates_NP, cosine=COSINE) for node in group}
+        found = {node for group in find_clones(Rows.of(updates_NP), cosine=COSINE) for node in group}
         copies = set(range(num_nodes // 10 * 2))
         recall, alarm = len(found & copies) / len(copies), len(found - copies) / (num_nodes - len(copies))
         rows.append(
@@ -47,7 +49,7 @@ def main() -> None:
     print_table(["nodes", "ours, ms", "all pairs, ms", "faster by", "found", "false alarm"], rows)
 
 
-def cohort(num_nodes: int) -> UpdateArray:
+def cohort(num_nodes: int) -> Vector:
     """Return updates, float32 [N, P]: originals first, then their copies, then strangers."""
     generator = stream(7, "bench", "clones", num_nodes)
     common_P = generator.standard_normal(NUM_PARAMETERS) * 0.1 / NUM_PARAMETERS**0.5
@@ -60,7 +62,7 @@ def cohort(num_nodes: int) -> UpdateArray:
     return updates_NP
 
 
-def all_pairs(updates_NP: UpdateArray) -> int:
+def all_pairs(updates_NP: Vector) -> int:
     """Return the number of pairs at the threshold, by one matrix product in float64."""
     updates = updates_NP.astype(np.float64)
     updates /= np.linalg.norm(updates, axis=1, keepdims=True)

@@ -74,12 +74,13 @@ admitted = open_round(
     log=AdmissionLog(root / "admitted.json"),
     num_parameters=len(theta_P),
     max_norm=np.inf,
+    memory_mb=config.enclave.memory_mb,
 )
 print(f"{len(admitted.nodes)} updates of {len(theta_P):,} parameters; {len(refusing)} nodes refused")
 
 # %% They are nearly all noise: compare their lengths with what DP-SGD adds
 noise_length = config.privacy.sigma * len(theta_P) ** 0.5 / config.training.expected_batch
-lengths_N = np.linalg.norm(admitted.updates_NP, axis=1)
+lengths_N = np.array([np.linalg.norm(update_P) for update_P in admitted.updates])
 print(f"noise alone has the length {noise_length:.3f}, the updates {lengths_N.min():.3f} to {lengths_N.max():.3f}")
 
 # %% The server's step, and the two games on it
@@ -93,7 +94,7 @@ given = RoundInput(
     envelopes=(),
     weights=dict.fromkeys(cohort, 1.0),
 )
-players = merge_clones(admitted.updates_NP, np.ones(NUM_NODES), groups=())
+players = merge_clones(admitted.updates, np.ones(NUM_NODES), groups=())
 pools = Pools(
     PoolSettings(config=config, paths={name: folder.data(name) for name in POOLS}, movement_floor=movement_floor)
 )

@@ -13,3 +13,6 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 """Masks."""
+
+Vector: TypeAlias = npt.NDArray[np.float32]
+"""Parameters and updates; a cohort's, one a row."""

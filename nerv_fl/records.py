@@ -73,12 +73,14 @@ class NodeCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class ShapleySummary:
-    """How the round was valued."""
+    """How the round was valued; largest standard errors: whole, the sample's alone, the estimator's alone."""
 
     method: str
     evaluations: int
     se_max: float | None
     stop: str
+    se_sample_max: float | None = None
+    se_estimator_max: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,7 @@ def test_field_names_are_the_contract() -> None:
     assert list(table["masked_ce"]) == ["value", "unigram", "per_account"]
     assert list(table["epsilon"]) == ["min", "median", "max", "delta"]
     assert list(table["nodes"]) == ["sampled", "heard", "admitted", "refused", "clones", "flagged"]
-    assert list(table["shapley"]) == ["method", "evaluations", "se_max", "stop"]
+    assert list(table["shapley"]) == ["method", "evaluations", "se_max", "stop", "se_sample_max", "se_estimator_max"]
     assert list(table["gate"]) == ["p_value", "relative_drift", "rank_ratio", "ungated"]
     assert list(table["value"]) == ["total", "empty"]
     assert list(table["seconds"]) == ["train", "open", "aggregate", "shapley", "gate", "report", "total"]

@@ -157,7 +157,9 @@ class RewardsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EnclaveConfig:
-    """The simulated enclave: evaluation processes, their chunk (bits depend on it), and what it flags.
+    """The simulated enclave: evaluation processes, their chunk (bits depend on it), memory, and what it flags.
+
+    Opened updates beyond `memory_mb` MiB are not kept but opened again whenever they are read: slower, the same bits.
 
     Updates with a cosine from `clone_cosine` on are clones. `noise_alarm` is the probability that an update with all of
     its DP noise is taken for one without; `outlier_sigmas` is how far a cohort's honest updates spread in length, and
@@ -166,6 +168,7 @@ class EnclaveConfig:
 
     workers: int = 2
     chunk: int = 32
+    memory_mb: float = 1024.0
     clone_cosine: float = 0.95
     noise_alarm: float = 1e-9
     outlier_sigmas: float = 8.0
@@ -174,6 +177,7 @@ class EnclaveConfig:
         """Refuse an enclave without workers."""
         in_range("enclave.workers", self.workers, low=1, high=1024)
         in_range("enclave.chunk", self.chunk, low=1, high=10**5)
+        in_range("enclave.memory_mb", self.memory_mb, low=0, high=1e9)
         in_range("enclave.clone_cosine", self.clone_cosine, low=0, high=1, open_low=True)
         in_range("enclave.noise_alarm", self.noise_alarm, low=0, high=0.01)
         in_range("enclave.outlier_sigmas", self.outlier_sigmas, low=0, high=1e6)

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from nerv_fl.arrays import Vector
 from nerv_fl.models.encoder import Encoder, get_flat
 from nerv_fl.models.presets import get_preset
 from nerv_fl.models.weights import load_encoder
@@ -22,7 +23,6 @@ from nerv_fl.server.report import write_report
 from nerv_fl.server.tracking import make_trackers
 from nerv_fl.server.utility import PoolSettings
 from nerv_fl.server.workers import make_pools
-from nerv_fl.strategy.aggregate import Vector
 from nerv_fl.strategy.enclave import Enclave
 from nerv_fl.strategy.identity import EnclaveIdentity
 from nerv_fl.strategy.nerv import NervStrategy

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy.stats import t as student_t
 
+from nerv_fl.arrays import Vector
 from nerv_fl.client.privacy import Mechanism, epsilon_of
 from nerv_fl.config import PROTOCOL_BOUND, RunConfig
 from nerv_fl.models.encoder import Encoder, get_flat, set_flat
@@ -18,7 +19,6 @@ from nerv_fl.models.presets import get_preset
 from nerv_fl.records import Drift, EpsilonSpread, FinalPool, Homomorphism, MaskedCrossEntropy
 from nerv_fl.rng import stream, torch_stream
 from nerv_fl.server.utility import Pools
-from nerv_fl.strategy.aggregate import Vector
 from nerv_fl.strategy.gate import CERTIFY, one_step_per_chain
 
 FINAL: Final = "final"

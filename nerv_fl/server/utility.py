@@ -7,7 +7,7 @@ over processes.
 Shapes: B samples, K samples, N directions, P parameters.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,18 +16,18 @@ from typing import Self
 import numpy as np
 import torch
 
-from nerv_fl.arrays import BoolArray, FloatArray, IntArray
+from nerv_fl.arrays import BoolArray, FloatArray, IntArray, Vector
 from nerv_fl.config import RunConfig
 from nerv_fl.models.batch import StateBatch, evaluation_masks, make_batch
 from nerv_fl.models.encoder import Encoder, centre, get_flat, set_flat
 from nerv_fl.models.evaluate import BalanceBaselines, SampleMeasures, measure_samples
 from nerv_fl.models.homomorphism import check_bound
-from nerv_fl.models.influence import gradient_products
+from nerv_fl.models.influence import mean_gradient, sample_gradients
 from nerv_fl.models.losses import data_free_gradient
 from nerv_fl.models.presets import get_preset
 from nerv_fl.records import Homomorphism
+from nerv_fl.rows import Rows
 from nerv_fl.store import Samples, open_ledger
-from nerv_fl.strategy.aggregate import Vector
 from nerv_fl.strategy.gate import SEARCH
 from nerv_fl.threads import use_one_thread
 
@@ -114,15 +114,34 @@ class Pools:
         )
         return np.asarray(-gradient_P.numpy(), dtype=np.float32)
 
-    def gradient_products(
-        self, theta_P: Vector, pool: str, sample_ids: IntArray, *, directions_NP: Vector
-    ) -> FloatArray:
-        """Return minus <grad of sample k's loss, direction i>, float64 (K, N)."""
+    def gradient_products(self, theta_P: Vector, pool: str, sample_ids: IntArray, *, directions: Rows) -> FloatArray:
+        """Return minus <grad of sample k's loss, direction i>, float64 (K, N): a pass over the directions a chunk."""
+        products_KN = [
+            np.concatenate([gradients_kP @ block_nP.T for block_nP in directions.blocks()], axis=1)
+            for gradients_kP in self.sample_gradients(theta_P, pool, sample_ids)
+        ]
+        return -np.concatenate(products_KN).astype(np.float64)
+
+    def sample_gradients(self, theta_P: Vector, pool: str, sample_ids: IntArray) -> Iterator[Vector]:
+        """Yield each sample's gradient, `enclave.chunk` samples at a time, float32 (n, P)."""
         set_flat(self._encoder, torch.from_numpy(theta_P))
-        return gradient_products(
+        return sample_gradients(
             self._encoder,
             self._prepared(pool, sample_ids.tobytes()),
-            directions_NP=torch.from_numpy(directions_NP),
+            movement_floor=self._settings.movement_floor,
+            chunk=self._settings.config.enclave.chunk,
+        )
+
+    def mean_gradients(self, thetas: Sequence[Vector], pool: str, sample_ids: IntArray) -> list[FloatArray]:
+        """Return the gradient of the samples' mean loss at each point, float64 (P,)."""
+        return [self.mean_gradient(theta_P, pool, sample_ids) for theta_P in thetas]
+
+    def mean_gradient(self, theta_P: Vector, pool: str, sample_ids: IntArray) -> FloatArray:
+        """Return it at one point."""
+        set_flat(self._encoder, torch.from_numpy(theta_P))
+        return mean_gradient(
+            self._encoder,
+            self._prepared(pool, sample_ids.tobytes()),
             movement_floor=self._settings.movement_floor,
             chunk=self._settings.config.enclave.chunk,
         )

@@ -1,23 +1,23 @@
 """The same measurements spread over the enclave's own processes.
 
 Work is cut at multiples of the chunk, so a result does not depend on the number of workers. Workers belong to the
-enclave: whole encoders and directions enter them, and they end with their parent.
+enclave: whole encoders enter them, measures and gradients leave them, and they end with their parent.
 """
 
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 
-from nerv_fl.arrays import FloatArray, IntArray
+from nerv_fl.arrays import FloatArray, IntArray, Vector
 from nerv_fl.errors import CheckpointError
 from nerv_fl.models.evaluate import SampleMeasures
 from nerv_fl.server.utility import Pools, PoolSettings
-from nerv_fl.strategy.aggregate import Vector
 
 CHUNKS_PER_TASK: Final = 4
 
@@ -35,6 +35,7 @@ class PooledPools(Pools):
 
     def __init__(self, settings: PoolSettings, *, num_workers: int) -> None:
         super().__init__(settings)
+        self._num_workers = num_workers
         self._task_size = CHUNKS_PER_TASK * settings.config.enclave.chunk
         self._executor = ProcessPoolExecutor(
             num_workers,
@@ -49,15 +50,21 @@ class PooledPools(Pools):
         futures = [[self._submit(_measure, theta_P, pool, block) for block in blocks] for theta_P in candidates]
         return [_join([_result(future) for future in row]) for row in futures]
 
-    def gradient_products(
-        self, theta_P: Vector, pool: str, sample_ids: IntArray, *, directions_NP: Vector
-    ) -> FloatArray:
-        """Return minus <grad of sample k's loss, direction i>, float64 (K, N)."""
-        futures = [
-            self._submit(_products, theta_P, pool, block, directions_NP=directions_NP)
-            for block in self._blocks(sample_ids)
-        ]
-        return np.concatenate([_result(future) for future in futures])
+    def sample_gradients(self, theta_P: Vector, pool: str, sample_ids: IntArray) -> Iterator[Vector]:
+        """Yield each sample's gradient, a chunk at a time, float32 (n, P); no more chunks are ahead than workers."""
+        chunk = self._settings.config.enclave.chunk
+        waiting: deque[Future[Vector]] = deque()
+        for start in range(0, len(sample_ids), chunk):
+            waiting.append(self._submit(_gradients, theta_P, pool, sample_ids[start : start + chunk]))
+            if len(waiting) > self._num_workers:
+                yield _result(waiting.popleft())
+        while waiting:
+            yield _result(waiting.popleft())
+
+    def mean_gradients(self, thetas: Sequence[Vector], pool: str, sample_ids: IntArray) -> list[FloatArray]:
+        """Return the gradient of the samples' mean loss at each point, float64 (P,)."""
+        futures = [self._submit(_mean_gradient, theta_P, pool, sample_ids) for theta_P in thetas]
+        return [_result(future) for future in futures]
 
     def close(self) -> None:
         """End the workers and close the ledgers."""
@@ -67,8 +74,8 @@ class PooledPools(Pools):
     def _blocks(self, sample_ids: IntArray) -> list[IntArray]:
         return np.split(sample_ids, range(self._task_size, len(sample_ids), self._task_size))
 
-    def _submit(self, task: Callable[..., Any], *arguments: object, **keywords: object) -> Future[Any]:
-        return self._executor.submit(task, *arguments, **keywords)
+    def _submit(self, task: Callable[..., Any], *arguments: object) -> Future[Any]:
+        return self._executor.submit(task, *arguments)
 
 
 def make_pools(settings: PoolSettings) -> Pools | PooledPools:
@@ -112,5 +119,9 @@ def _measure(theta_P: Vector, pool: str, sample_ids: IntArray) -> SampleMeasures
     return _pools[0].measure_one(theta_P, pool, sample_ids)
 
 
-def _products(theta_P: Vector, pool: str, sample_ids: IntArray, *, directions_NP: Vector) -> FloatArray:
-    return _pools[0].gradient_products(theta_P, pool, sample_ids, directions_NP=directions_NP)
+def _gradients(theta_P: Vector, pool: str, sample_ids: IntArray) -> Vector:
+    return np.concatenate(list(_pools[0].sample_gradients(theta_P, pool, sample_ids)))
+
+
+def _mean_gradient(theta_P: Vector, pool: str, sample_ids: IntArray) -> FloatArray:
+    return _pools[0].mean_gradient(theta_P, pool, sample_ids)

@@ -6,22 +6,17 @@ weight, and share one node's value. Copies with fresh noise look like strangers 
 Shapes: N nodes, P parameters, K merged players.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy.cluster.hierarchy import DisjointSet
 
-from nerv_fl.arrays import FloatArray
+from nerv_fl.arrays import FloatArray, Vector
 from nerv_fl.checks import in_range
 from nerv_fl.errors import AggregationError, ConfigError
 from nerv_fl.rng import stream
-
-UpdateArray = npt.NDArray[np.float32]
-
-_BLOCK_NUMBERS: Final = 2**22
-"""Float64 numbers in one block of columns: 32 MiB."""
+from nerv_fl.rows import Rows
 
 _SKETCH: Final = 1024
 """Numbers that an update is sketched in."""
@@ -37,60 +32,58 @@ class MergedPlayers(NamedTuple):
     """The cohort with each group of clones as one player.
 
     Attributes:
-        updates: float32 [K, P].
+        updates: One a player.
         weights: float64 [K].
         membership: The nodes of each player, ascending; players are in the order of their first nodes.
     """
 
-    updates: UpdateArray
+    updates: Rows
     weights: FloatArray
     membership: list[tuple[int, ...]]
 
 
-def find_clones(updates_NP: UpdateArray, *, cosine: float) -> list[tuple[int, ...]]:
+def find_clones(updates: Rows, *, cosine: float) -> list[tuple[int, ...]]:
     """Return the groups of nodes linked by <u_i, u_j> / (|u_i| |u_j|) >= cosine.
 
     Groups are connected components: a chain of near-duplicates is one group even if its ends differ. An update of exact
     zeros has no direction and is nobody's clone; being a free rider, it earns 0 anyway.
 
     Args:
-        updates_NP: float32 [N, P].
+        updates: N updates.
         cosine: Threshold in (0, 1]; it is met up to a rounding of 1e-9.
 
     Returns:
         Groups of at least two nodes, ascending, ordered by their first nodes.
 
     Raises:
-        ConfigError: If the threshold is out of range or the updates are not a matrix.
+        ConfigError: If the threshold is out of range.
         AggregationError: If an update is not finite.
 
     Guarantees:
         Every link is an exact cosine, summed in float64; which pairs are looked at is decided by sketches of 1,024
-        numbers, which miss a pair at the threshold with a probability of about 1e-9. Beside the updates (and copies of
-        those that look alike), memory is a few blocks of 32 MiB and N x N matrices, whatever P is.
+        numbers, which miss a pair at the threshold with a probability of about 1e-9. Memory is a few updates and N x N
+        matrices: one pass over the updates, and one over those that look alike for each group of them.
     """
     in_range("cosine", cosine, low=0, high=1, open_low=True)
-    if updates_NP.ndim != 2:  # noqa: PLR2004
-        raise ConfigError(f"updates have shape {updates_NP.shape}, expected (N, P)")
-    sketch_ND, norms_N = _sketch(updates_NP)
+    sketch_ND, norms_N = _sketch(updates)
     lengths_NN = np.outer(norms_N, norms_N)
     likely_NN = (sketch_ND @ sketch_ND.T >= (cosine - _MARGIN) * lengths_NN) & (lengths_NN > 0)
-    groups = DisjointSet(range(len(updates_NP)))
+    groups = DisjointSet(range(len(updates)))
     for node, likely_N in enumerate(likely_NN):
         later = np.flatnonzero(likely_N[node + 1 :]) + node + 1
         others = np.array([other for other in later.tolist() if not groups.connected(node, other)], dtype=np.int64)
         if len(others):
-            products_M = _products(updates_NP[node], updates_NP[others])
+            products_M = _products(updates[node], updates.select(others.tolist()))
             for other in others[products_M >= (cosine - _ROUNDING) * lengths_NN[node, others]].tolist():
                 groups.merge(node, other)
     return sorted(tuple(sorted(group)) for group in groups.subsets() if len(group) > 1)
 
 
-def merge_clones(updates_NP: UpdateArray, weights_N: FloatArray, *, groups: Sequence[tuple[int, ...]]) -> MergedPlayers:
+def merge_clones(updates: Rows, weights_N: FloatArray, *, groups: Sequence[tuple[int, ...]]) -> MergedPlayers:
     """Return the cohort with each group as one player: the mean of its updates, and its largest weight.
 
     Args:
-        updates_NP: float32 [N, P].
+        updates: N updates.
         weights_N: float64 [N].
         groups: Disjoint groups of nodes, as `find_clones` returns them.
 
@@ -100,16 +93,22 @@ def merge_clones(updates_NP: UpdateArray, weights_N: FloatArray, *, groups: Sequ
     Raises:
         ConfigError: If the groups overlap or name a node that does not exist.
     """
-    num_nodes = len(updates_NP)
+    num_nodes = len(updates)
     grouped = {node for group in groups for node in group}
     alone = [(node,) for node in range(num_nodes) if node not in grouped]
     membership = sorted([*alone, *(tuple(sorted(group)) for group in groups)])
     _check_partition(membership, num_nodes)
-    updates_KP = np.empty((len(membership), updates_NP.shape[1]), dtype=np.float32)
-    for player, nodes in enumerate(membership):
-        updates_KP[player] = updates_NP[list(nodes)].mean(axis=0, dtype=np.float64)
+    firsts = updates.select([nodes[0] for nodes in membership])
+
+    def merged(player: int, first_P: Vector) -> Vector:
+        others = updates.select(membership[player][1:])
+        if not len(others):
+            return first_P
+        total_P = sum((other_P.astype(np.float64) for other_P in others), start=first_P.astype(np.float64))
+        return np.asarray(total_P / len(membership[player]), dtype=np.float32)
+
     weights_K = np.array([weights_N[list(nodes)].max() for nodes in membership], dtype=np.float64)
-    return MergedPlayers(updates=updates_KP, weights=weights_K, membership=membership)
+    return MergedPlayers(updates=firsts.map(merged), weights=weights_K, membership=membership)
 
 
 def split_values(values_K: FloatArray, membership: Sequence[tuple[int, ...]], *, num_nodes: int) -> FloatArray:
@@ -138,7 +137,7 @@ def split_values(values_K: FloatArray, membership: Sequence[tuple[int, ...]], *,
     return values_N
 
 
-def _sketch(updates_NP: UpdateArray) -> tuple[FloatArray, FloatArray]:
+def _sketch(updates: Rows) -> tuple[FloatArray, FloatArray]:
     """Return a sketch that keeps inner products in expectation, float64 [N, D], and the norms, float64 [N].
 
     Each coordinate is added with a random sign to one of D sums: for unit vectors the variance of a sketched inner
@@ -146,35 +145,23 @@ def _sketch(updates_NP: UpdateArray) -> tuple[FloatArray, FloatArray]:
 
     Source: Charikar, Chen and Farach-Colton, "Finding frequent items in data streams", 2002.
     """
-    num_nodes, num_parameters = updates_NP.shape
-    sketch_ND, squares_N = np.zeros((num_nodes, _SKETCH)), np.zeros(num_nodes)
-    signs = stream(0, "clones")
-    for start, stop in _column_blocks(num_nodes, num_parameters):
-        block_NB = np.zeros((num_nodes, -(-(stop - start) // _SKETCH) * _SKETCH))
-        block_NB[:, : stop - start] = updates_NP[:, start:stop]
-        block_squares_N = np.einsum("nb,nb->n", block_NB, block_NB)
-        if not np.isfinite(block_squares_N).all():
-            wrong = int(np.argmin(np.isfinite(block_squares_N)))
-            raise AggregationError(f"update {wrong} is not finite, expected finite numbers")
-        squares_N += block_squares_N
-        block_NB *= 2.0 * signs.integers(2, size=block_NB.shape[1]) - 1.0
-        sketch_ND += block_NB.reshape(num_nodes, block_NB.shape[1] // _SKETCH, _SKETCH).sum(axis=1)
+    length = -(-updates.num_parameters // _SKETCH) * _SKETCH
+    signs_L = stream(0, "clones").integers(2, size=length, dtype=np.int8) * np.int8(2) - np.int8(1)
+    sketch_ND, squares_N = np.zeros((len(updates), _SKETCH)), np.zeros(len(updates))
+    padded_L = np.zeros(length)
+    for node, update_P in enumerate(updates):
+        padded_L[: updates.num_parameters] = update_P
+        squares_N[node] = padded_L @ padded_L
+        if not np.isfinite(squares_N[node]):
+            raise AggregationError(f"update {node} is not finite, expected finite numbers")
+        sketch_ND[node] = (padded_L * signs_L).reshape(-1, _SKETCH).sum(axis=0)
     return sketch_ND, np.sqrt(squares_N)
 
 
-def _products(update_P: UpdateArray, others_MP: UpdateArray) -> FloatArray:
-    """Return exact inner products with others, float64 [M], a block of columns at a time."""
-    products_M = np.zeros(len(others_MP))
-    for start, stop in _column_blocks(len(others_MP), len(update_P)):
-        products_M += others_MP[:, start:stop].astype(np.float64) @ update_P[start:stop].astype(np.float64)
-    return products_M
-
-
-def _column_blocks(num_rows: int, num_columns: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of columns that hold at most about `_BLOCK_NUMBERS` numbers, whole multiples of the sketch."""
-    width = max(1, _BLOCK_NUMBERS // max(1, num_rows) // _SKETCH) * _SKETCH
-    for start in range(0, num_columns, width):
-        yield start, min(start + width, num_columns)
+def _products(update_P: Vector, others: Rows) -> FloatArray:
+    """Return exact inner products with others, float64 [M]."""
+    wide_P = update_P.astype(np.float64)
+    return np.array([float(other_P.astype(np.float64) @ wide_P) for other_P in others])
 
 
 def _check_partition(membership: Sequence[tuple[int, ...]], num_nodes: int) -> None:

@@ -48,18 +48,17 @@ def form_cohort(given: RoundInput, admitted: Admitted, *, config: RunConfig) -> 
         config: Thresholds and the cap of the weights.
     """
     public_KP = public_directions(given.optimizer, move_P=given.move_P, epsilon=config.server.epsilon)
-    screened = screen(admitted.updates_NP, public_KP=public_KP, config=config)
+    screened = screen(admitted.updates, public_KP=public_KP, config=config)
     flags = {node: flag for node, flag in zip(admitted.nodes, screened, strict=True) if flag}
-    clear_N = np.array([not flag for flag in screened], dtype=np.bool_)
     nodes = tuple(node for node in admitted.nodes if node not in flags)
-    updates_NP = admitted.updates_NP[clear_N] if flags else admitted.updates_NP
+    updates = admitted.updates.select([index for index, flag in enumerate(screened) if not flag])
     weights_N = np.array([given.weights[node] for node in nodes], dtype=np.float64)
     if len(weights_N):
         weights_N = cap_weights(weights_N, max_weight=config.server.max_weight)
-    groups = find_clones(updates_NP, cosine=config.enclave.clone_cosine)
+    groups = find_clones(updates, cosine=config.enclave.clone_cosine)
     return Cohort(
         nodes=nodes,
-        players=merge_clones(updates_NP, weights_N, groups=groups),
+        players=merge_clones(updates, weights_N, groups=groups),
         flags=flags,
         faults={**admitted.faults, **{node: flag for node, flag in flags.items() if flag == UNNOISED}},
         heard=admitted.heard,

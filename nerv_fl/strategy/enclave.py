@@ -148,6 +148,7 @@ class Enclave:
             log=self._log,
             num_parameters=len(given.theta_P),
             max_norm=largest_honest_norm(self._config, len(given.theta_P)),
+            memory_mb=self._config.enclave.memory_mb,
         )
 
 

@@ -17,13 +17,14 @@ from typing import Final, Protocol
 import numpy as np
 from scipy.stats import ttest_rel
 
-from nerv_fl.arrays import FloatArray, IntArray
+from nerv_fl.arrays import FloatArray, IntArray, Vector
 from nerv_fl.config import PROTOCOL_BOUND, GateConfig
 from nerv_fl.models.evaluate import EncoderMeasures, SampleMeasures, summarise
 from nerv_fl.models.weights import vector_hash
 from nerv_fl.records import Homomorphism
 from nerv_fl.rng import stream
-from nerv_fl.strategy.aggregate import Direction, Vector
+from nerv_fl.rows import Rows
+from nerv_fl.strategy.aggregate import Direction
 
 NO_STEP: Final = "no step lowers the loss on the search pool and keeps the conditions"
 SEARCH: Final = "search"
@@ -51,10 +52,11 @@ class Evaluator(Protocol):
     def data_free_descent(self, theta_P: Vector) -> Vector:
         """Return minus the gradient of the loss terms that need no data."""
 
-    def gradient_products(
-        self, theta_P: Vector, pool: str, sample_ids: IntArray, *, directions_NP: Vector
-    ) -> FloatArray:
+    def gradient_products(self, theta_P: Vector, pool: str, sample_ids: IntArray, *, directions: Rows) -> FloatArray:
         """Return minus <grad of sample k's loss, direction i>, float64 (K, N)."""
+
+    def mean_gradients(self, thetas: Sequence[Vector], pool: str, sample_ids: IntArray) -> list[FloatArray]:
+        """Return the gradient of the samples' mean loss at each point, float64 (P,)."""
 
 
 @dataclass(frozen=True, kw_only=True)

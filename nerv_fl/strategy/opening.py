@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from nerv_fl.arrays import Vector
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import CheckpointError
 from nerv_fl.files import write_atomically
+from nerv_fl.rows import Rows
 from nerv_fl.sealing import (
     Context,
     EnvelopeRefused,
@@ -27,7 +29,6 @@ from nerv_fl.sealing import (
     read_header,
     update_size_bytes,
 )
-from nerv_fl.strategy.aggregate import Vector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +37,13 @@ class Admitted:
 
     Attributes:
         nodes: Admitted nodes, ascending.
-        updates_NP: Their updates, in that order.
+        updates: Theirs, in that order: kept while they fit into `memory_mb`, else opened again whenever one is read.
         refused: Number of envelopes by reason of refusal.
         faults: Reason by node, where the node's own signature proves the fault.
     """
 
     nodes: tuple[int, ...]
-    updates_NP: Vector
+    updates: Rows
     refused: Mapping[str, int]
     faults: Mapping[int, str]
 
@@ -88,6 +89,7 @@ def open_round(
     log: AdmissionLog,
     num_parameters: int,
     max_norm: float,
+    memory_mb: float,
 ) -> Admitted:
     """Open a round's envelopes.
 
@@ -104,31 +106,48 @@ def open_round(
         log: The first envelopes so far.
         num_parameters: P.
         max_norm: Largest L2 norm of an update: a longer one could drown or overflow a coalition without it.
+        memory_mb: MiB of opened updates to keep.
     """
     max_size_bytes = largest_envelope_bytes(update_size_bytes(num_parameters))
-    updates: dict[int, Vector] = {}
+    kept: dict[int, Vector] = {}
+    num_kept = int(memory_mb * 2**20 / (4 * num_parameters))
     accepted: dict[int, bytes] = {}
     refused: Counter[str] = Counter()
     faults: dict[int, str] = {}
+
+    def opened(node: int, envelope: bytes) -> Vector:
+        context = Context(run=run, round=round_number, node=node, base_hash=base_hash)
+        payload = open_envelope(
+            envelope, expected=context, roster=roster, opening_key=opening_key, max_size_bytes=max_size_bytes
+        )
+        return decode_update(payload, num_parameters=num_parameters)
+
     for envelope in envelopes:
         node = -1
         try:
             node = read_header(envelope, max_size_bytes=max_size_bytes).context.node
-            _require_turn(node, envelope, cohort=cohort, taken=updates, round_number=round_number, log=log)
-            context = Context(run=run, round=round_number, node=node, base_hash=base_hash)
-            payload = open_envelope(
-                envelope, expected=context, roster=roster, opening_key=opening_key, max_size_bytes=max_size_bytes
-            )
-            updates[node] = _sane(decode_update(payload, num_parameters=num_parameters), max_norm=max_norm)
+            _require_turn(node, envelope, cohort=cohort, taken=accepted, round_number=round_number, log=log)
+            update_P = _sane(opened(node, envelope), max_norm=max_norm)
             accepted[node] = envelope
+            if len(kept) < num_kept:
+                kept[node] = update_P
         except EnvelopeRefused as refusal:
             refused[refusal.reason] += 1
             if refusal.attributable:
                 faults[node] = refusal.reason
     log.record(round_number, accepted)
-    nodes = tuple(sorted(updates))
-    stacked_NP = np.stack([updates[node] for node in nodes]) if nodes else np.zeros((0, num_parameters), np.float32)
-    return Admitted(nodes=nodes, updates_NP=stacked_NP, refused=dict(sorted(refused.items())), faults=faults)
+    nodes = tuple(sorted(accepted))
+
+    def read(index: int) -> Vector:
+        node = nodes[index]
+        return kept[node] if node in kept else opened(node, accepted[node])
+
+    return Admitted(
+        nodes=nodes,
+        updates=Rows(read, num_rows=len(nodes), num_parameters=num_parameters),
+        refused=dict(sorted(refused.items())),
+        faults=faults,
+    )
 
 
 def largest_honest_norm(config: RunConfig, num_parameters: int) -> float:
@@ -147,7 +166,7 @@ def _require_turn(
     envelope: bytes,
     *,
     cohort: Sequence[int],
-    taken: Mapping[int, Vector],
+    taken: Mapping[int, bytes],
     round_number: int,
     log: AdmissionLog,
 ) -> None:

@@ -6,8 +6,9 @@ Shapes: N admitted nodes, P parameters.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nerv_fl.arrays import Vector
 from nerv_fl.records import GateSummary, Homomorphism, NodeCounts, ShapleySummary, ValueSummary
-from nerv_fl.strategy.aggregate import OptimizerState, Vector
+from nerv_fl.strategy.aggregate import OptimizerState
 
 
 @dataclass(frozen=True, kw_only=True)

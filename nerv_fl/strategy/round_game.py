@@ -13,18 +13,23 @@ candidate has; no residual and no transfer's delta changes by that.
 Shapes: M coalitions, N players, K search samples, P parameters.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
-from nerv_fl.arrays import FloatArray
+from nerv_fl.arrays import FloatArray, Vector
 from nerv_fl.config import RunConfig
-from nerv_fl.strategy.aggregate import LINEAR_RULES, Direction, Vector, aggregate
+from nerv_fl.rows import Rows
+from nerv_fl.strategy.aggregate import LINEAR_RULES, Direction, aggregate_coalitions
 from nerv_fl.strategy.gate import SEARCH, Candidate, Evaluator, one_step_per_chain
 from nerv_fl.strategy.shapley import Control, LinearControl, MaskArray, MeanControl, QuadraticControl
 
 COALITIONS_AT_ONCE: Final = 32
-"""Candidates that stand in memory together."""
+"""Most candidates that stand in memory together."""
+
+NUMBERS_AT_ONCE: Final = 2**28
+"""Most numbers of theirs: at 75 million parameters three candidates stand together."""
 
 
 class RoundGame:
@@ -32,7 +37,7 @@ class RoundGame:
 
     Args:
         direction: The server's direction.
-        contributions_NP: Each player's share of the aggregate, w_i u_i / W_all.
+        shares: Each player's share of the aggregate, w_i u_i / W_all.
         shares_N: Each player's share of the weight, w_i / W_all.
         noise_P: Noise of the aggregate, part of every coalition.
         candidate: The accepted candidate.
@@ -44,7 +49,7 @@ class RoundGame:
     def __init__(
         self,
         direction: Direction,
-        contributions_NP: Vector,
+        shares: Rows,
         *,
         shares_N: FloatArray,
         noise_P: Vector,
@@ -54,20 +59,20 @@ class RoundGame:
         num_examples: int,
     ) -> None:
         self._direction = direction
-        self._contributions_NP = contributions_NP
+        self._shares = shares
         self._shares_N = shares_N
         self._noise_P = noise_P
         self._candidate = candidate
         self._evaluator = evaluator
         self._config = config
         self._ids = one_step_per_chain(np.arange(num_examples), evaluator.num_steps())
-        self.empty_P = self._weights(np.zeros(self.num_players, dtype=np.bool_))
+        self.empty_P = self.candidates(np.zeros((1, self.num_players), dtype=np.bool_))[0]
         self.empty_loss_K = evaluator.measure([self.empty_P], SEARCH, self._ids)[0].loss_B
 
     @property
     def num_players(self) -> int:
         """N."""
-        return len(self._contributions_NP)
+        return len(self._shares)
 
     @property
     def num_examples(self) -> int:
@@ -87,58 +92,77 @@ class RoundGame:
     def per_example(self, masks_MN: MaskArray, *, num_examples: int) -> FloatArray:
         """Return the utility of each coalition on each of the first samples, float64 (M, num_examples)."""
         losses: list[FloatArray] = []
-        for start in range(0, len(masks_MN), COALITIONS_AT_ONCE):
-            thetas = [self._weights(mask_N) for mask_N in masks_MN[start : start + COALITIONS_AT_ONCE]]
+        at_once = max(1, min(COALITIONS_AT_ONCE, NUMBERS_AT_ONCE // self._shares.num_parameters))
+        for start in range(0, len(masks_MN), at_once):
+            thetas = self.candidates(masks_MN[start : start + at_once])
             losses += [item.loss_B for item in self._evaluator.measure(thetas, SEARCH, self._ids[:num_examples])]
         return self.empty_loss_K[:num_examples] - np.stack(losses)
 
     def first_order(self) -> FloatArray:
         """Return the midpoint surrogate's values by sample, float64 (K, N)."""
-        midpoint_P = np.asarray((self.empty_P + self._candidate.theta_P) / np.float32(2), dtype=np.float32)
-        directions_NP = self._direction.displacement(self._contributions_NP, step=self._candidate.step)
-        return self._evaluator.gradient_products(midpoint_P, SEARCH, self._ids, directions_NP=directions_NP)
+        moves = self._direction.displacement(self._shares, step=self._candidate.step)
+        return self._evaluator.gradient_products(self._midpoint_P, SEARCH, self._ids, directions=moves)
 
     def controls(self, playing_N: MaskArray) -> list[Control]:
         """Return games of known value that resemble this one: of first order, and with `curvature` of second.
 
         Gains are those at the midpoint (`fixed`) or at x_empty (`mean`, whose coalitions all lie about as far from it).
         Curvatures are secants: <grad(x_empty + d_j) - grad(x_empty), d_i>, one gradient a player, made symmetric.
+        On real updates they foretell the game better than exact Hessian-vector products, at less cost.
 
         Args:
             playing_N: The players whose game it is, bool [N].
         """
         settings, shares_N = self._config.valuation, self._shares_N[playing_N]
-        moves_NP = self._direction.displacement(self._contributions_NP[playing_N], step=self._candidate.step)
+        shares = self._shares.select(np.flatnonzero(playing_N).tolist())
+        moves = self._direction.displacement(shares, step=self._candidate.step)
+        if settings.game == "fixed" and not settings.curvature:
+            return [LinearControl(-_products(self._slopes([self._midpoint_P]), moves)[0])]
         if settings.game == "mean":
-            moves_NP = (moves_NP / shares_N[:, None]).astype(np.float32)
-            gains_N = self._slopes(self.empty_P, moves_NP)
-            first: list[Control] = [MeanControl(gains_N, shares_N)]
-            if settings.curvature:
-                first.append(MeanControl(gains_N, shares_N, self._curvature(moves_NP, gains_N)))
-            return first
+            moves = moves.map(lambda player, move_P: np.asarray(move_P / shares_N[player], dtype=np.float32))
+        slope_1P = self._slopes([self.empty_P])
+        gains_N = -_products(slope_1P, moves)[0]
         if not settings.curvature:
-            return [LinearControl(self.first_order().mean(axis=0)[playing_N])]
-        gains_N = self._slopes(self.empty_P, moves_NP)
-        return [QuadraticControl(gains_N, self._curvature(moves_NP, gains_N)), LinearControl(gains_N)]
+            return [MeanControl(gains_N, shares_N)]
+        curvature_NN = self._curvature(moves, slope_1P)
+        if settings.game == "fixed":
+            return [QuadraticControl(gains_N, curvature_NN), LinearControl(gains_N)]
+        return [MeanControl(gains_N, shares_N), MeanControl(gains_N, shares_N, curvature_NN)]
+
+    @property
+    def _midpoint_P(self) -> Vector:  # noqa: N802
+        return np.asarray((self.empty_P + self._candidate.theta_P) / np.float32(2), dtype=np.float32)
 
     def playing(self) -> MaskArray:
         """Return who can change a value at all, bool [N]: in `fixed`, under a linear rule, whoever sent an update."""
         everyone_N = np.ones(self.num_players, dtype=np.bool_)
         settled = self._config.valuation.game == "fixed" and self._config.server.aggregation in LINEAR_RULES
-        return np.asarray(self._contributions_NP.any(axis=1)) if settled else everyone_N
+        return np.array([bool(share_P.any()) for share_P in self._shares]) if settled else everyone_N
 
-    def _slopes(self, theta_P: Vector, moves_NP: Vector) -> FloatArray:
-        products_KN = self._evaluator.gradient_products(theta_P, SEARCH, self._ids, directions_NP=moves_NP)
-        return np.asarray(products_KN.mean(axis=0))
+    def candidates(self, masks_MN: MaskArray) -> list[Vector]:
+        """Return x_C of each coalition, float32 (P,) each."""
+        aggregates_MP = aggregate_coalitions(self._shares, masks_MN, config=self._config.server)
+        return [self._candidate_of(mask_N, sum_P) for mask_N, sum_P in zip(masks_MN, aggregates_MP, strict=True)]
 
-    def _curvature(self, moves_NP: Vector, gains_N: FloatArray) -> FloatArray:
-        secants_NN = np.stack([self._slopes(self.empty_P + move_P, moves_NP) - gains_N for move_P in moves_NP])
-        return np.asarray((secants_NN + secants_NN.T) / 2)
-
-    def _weights(self, mask_N: MaskArray) -> Vector:
-        present_NP = np.asarray(self._contributions_NP * mask_N[:, None], dtype=np.float32)
-        aggregate_P = aggregate(present_NP, config=self._config.server)
+    def _candidate_of(self, mask_N: MaskArray, aggregate_P: Vector) -> Vector:
         if self._config.valuation.game == "mean" and mask_N.any() and not mask_N.all():
             aggregate_P = (aggregate_P / self._shares_N[mask_N].sum()).astype(np.float32)
         aggregate_P = aggregate_P + self._noise_P
         return self._evaluator.centred(self._direction.candidate(aggregate_P, step=self._candidate.step))
+
+    def _curvature(self, moves: Rows, slope_1P: FloatArray) -> FloatArray:
+        """Return the secants, float64 (N, N): a block of gradients and a pass over the moves at a time."""
+        rows = [
+            -_products(self._slopes([self.empty_P + move_P for move_P in block_nP]) - slope_1P, moves)
+            for block_nP in moves.blocks()
+        ]
+        secants_NN = np.concatenate(rows)
+        return np.asarray((secants_NN + secants_NN.T) / 2)
+
+    def _slopes(self, thetas: Sequence[Vector]) -> FloatArray:
+        return np.stack(self._evaluator.mean_gradients(thetas, SEARCH, self._ids))
+
+
+def _products(slopes_nP: FloatArray, moves: Rows) -> FloatArray:
+    """Return <slope i, move j>, float64 (n, N)."""
+    return np.concatenate([slopes_nP @ block_mP.T.astype(np.float64) for block_mP in moves.blocks()], axis=1)

@@ -26,9 +26,10 @@ from typing import Final
 import numpy as np
 from scipy.stats import binom, norm
 
-from nerv_fl.arrays import BoolArray, FloatArray
+from nerv_fl.arrays import BoolArray, FloatArray, Vector
 from nerv_fl.config import RunConfig
-from nerv_fl.strategy.aggregate import OptimizerState, Vector
+from nerv_fl.rows import Rows
+from nerv_fl.strategy.aggregate import OptimizerState
 
 UNNOISED: Final = "unnoised"
 REPLAY: Final = "replay"
@@ -44,28 +45,29 @@ def noise_std(config: RunConfig) -> float:
     return training.learning_rate * privacy.sigma * privacy.clip / training.expected_batch
 
 
-def screen(updates_NP: Vector, *, public_KP: Vector, config: RunConfig) -> list[str]:
-    """Return a flag for each update: empty, "unnoised", "replay" or "loud".
+def screen(updates: Rows, *, public_KP: Vector, config: RunConfig) -> list[str]:
+    """Return a flag for each update: empty, "unnoised", "replay" or "loud". Reads each once.
 
     Args:
-        updates_NP: float32 [N, P], finite.
+        updates: N finite updates.
         public_KP: Directions that anyone knows, float32 [K, P]; zero ones count for nothing.
         config: The mechanism, `enclave.noise_alarm` and `enclave.outlier_sigmas`.
     """
-    flags = [""] * len(updates_NP)
-    if not len(updates_NP):
+    flags = [""] * len(updates)
+    if not len(updates):
         return flags
     tau, alarm, sigmas = noise_std(config), config.enclave.noise_alarm, config.enclave.outlier_sigmas
+    basis_KP = _basis(public_KP) if sigmas else np.zeros((0, updates.num_parameters))
+    statistics = [_statistics(update_P, basis_KP=basis_KP, tau=tau) for update_P in updates]
+    small_N, length_N, public_N = np.array(statistics).T
     if sigmas:
         whole_tau = tau * math.sqrt(config.training.local_steps)
-        length_N, public_N = _squared_length(updates_NP), _public_length(updates_NP, public_KP)
-        noise_floor = whole_tau**2 * math.sqrt(2 * updates_NP.shape[1])
+        # Noise alone spreads |u|^2 by this much.
+        noise_floor = whole_tau**2 * math.sqrt(2 * updates.num_parameters)
         _mark(flags, _outliers(length_N, sigmas=sigmas, floor=noise_floor), LOUD)
         _mark(flags, _outliers(public_N, sigmas=sigmas, floor=whole_tau), REPLAY)
     if alarm:
-        limit = float(binom.isf(alarm, updates_NP.shape[1], 0.5))
-        small_N = np.array([np.count_nonzero(np.abs(row_P) <= MEDIAN_NORMAL * tau) for row_P in updates_NP])
-        _mark(flags, small_N > limit, UNNOISED)
+        _mark(flags, small_N > float(binom.isf(alarm, updates.num_parameters, 0.5)), UNNOISED)
     return flags
 
 
@@ -86,20 +88,21 @@ def _mark(flags: list[str], found_N: BoolArray, name: str) -> None:
         flags[index] = name
 
 
-def _squared_length(updates_NP: Vector) -> FloatArray:
-    """Return |u|^2, which noise alone spreads by tau^2 sqrt(2 P)."""
-    return np.array([np.square(row_P, dtype=np.float64).sum() for row_P in updates_NP])
+def _statistics(update_P: Vector, *, basis_KP: FloatArray, tau: float) -> tuple[float, float, float]:
+    """Return how many coordinates are small, |u|^2, and the length of u's public part."""
+    small = float(np.count_nonzero(np.abs(update_P) <= MEDIAN_NORMAL * tau))
+    public = float(np.linalg.norm(basis_KP @ update_P.astype(np.float64)))
+    return small, float(np.square(update_P, dtype=np.float64).sum()), public
 
 
-def _public_length(updates_NP: Vector, public_KP: Vector) -> FloatArray:
-    """Return the length of each update's projection on the span of the public directions."""
+def _basis(public_KP: Vector) -> FloatArray:
+    """Return an orthonormal basis of the span of the public directions, none if all are zero."""
     known_KP = public_KP[np.linalg.norm(public_KP, axis=1) > 0].astype(np.float64)
     if not len(known_KP):
-        return np.zeros(len(updates_NP))
+        return np.zeros((0, public_KP.shape[1]))
     known_KP /= np.linalg.norm(known_KP, axis=1, keepdims=True)
     _, strength_K, basis_KP = np.linalg.svd(known_KP, full_matrices=False)
-    basis_KP = basis_KP[strength_K > 1e-6 * strength_K[0]]
-    return np.array([float(np.linalg.norm(basis_KP @ row_P.astype(np.float64))) for row_P in updates_NP])
+    return np.asarray(basis_KP[strength_K > 1e-6 * strength_K[0]])
 
 
 def _outliers(score_N: FloatArray, *, sigmas: float, floor: float) -> BoolArray:

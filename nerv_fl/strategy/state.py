@@ -9,10 +9,11 @@ from typing import Self
 
 import numpy as np
 
+from nerv_fl.arrays import Vector
 from nerv_fl.config import RewardsConfig
 from nerv_fl.models.weights import vector_hash
 from nerv_fl.records import RewardRow
-from nerv_fl.strategy.aggregate import OptimizerState, Vector
+from nerv_fl.strategy.aggregate import OptimizerState
 from nerv_fl.strategy.outcome import RoundOutcome
 from nerv_fl.strategy.rewards import (
     Entry,

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nerv_fl.arrays import FloatArray
+from nerv_fl.arrays import FloatArray, Vector
 from nerv_fl.config import RunConfig, ServerConfig
+from nerv_fl.rows import Rows
 from nerv_fl.strategy.aggregate import (
     Direction,
     OptimizerState,
-    Vector,
     add_mean_noise,
     aggregate,
     contributions,
@@ -33,7 +33,7 @@ class ServerStep:
         direction: The affine map from an aggregate to a candidate.
         optimizer: The optimiser state that stands if the candidate is accepted.
         candidate: The best step on the search pool.
-        shares_NP: Each player's contribution to the aggregate.
+        shares: Each player's contribution to the aggregate.
         shares_N: Each player's share of the weight.
         noise_P: Noise of the aggregate, zero unless asked for.
     """
@@ -41,7 +41,7 @@ class ServerStep:
     direction: Direction
     optimizer: OptimizerState
     candidate: Candidate
-    shares_NP: Vector
+    shares: Rows
     shares_N: FloatArray
     noise_P: Vector
 
@@ -49,13 +49,13 @@ class ServerStep:
         """Return the game whose players are the contributions to this step."""
         return RoundGame(
             self.direction,
-            self.shares_NP,
+            self.shares,
             shares_N=self.shares_N,
             noise_P=self.noise_P,
             candidate=self.candidate,
             evaluator=evaluator,
             config=config,
-            num_examples=num_examples(len(self.shares_NP), config=config),
+            num_examples=num_examples(len(self.shares), config=config),
         )
 
 
@@ -68,8 +68,8 @@ def take_step(given: RoundInput, players: MergedPlayers, *, evaluator: Evaluator
         evaluator: The held-out pools.
         config: The run's settings.
     """
-    shares_NP = contributions(players.updates, players.weights, config=config.server)
-    aggregate_P = aggregate(shares_NP, config=config.server)
+    shares = contributions(players.updates, players.weights, config=config.server)
+    aggregate_P = aggregate(shares, config=config.server)
     noisy_P = add_mean_noise(aggregate_P, config=config.server, seed=config.seed, round_number=given.round_number)
     direction, optimizer = next_direction(
         given.theta_P,
@@ -82,7 +82,7 @@ def take_step(given: RoundInput, players: MergedPlayers, *, evaluator: Evaluator
         direction=direction,
         optimizer=optimizer,
         candidate=search_step(direction, noisy_P, evaluator=evaluator, config=config.gate),
-        shares_NP=shares_NP,
+        shares=shares,
         shares_N=players.weights / players.weights.sum(),
         noise_P=np.asarray(noisy_P - aggregate_P, dtype=np.float32),
     )

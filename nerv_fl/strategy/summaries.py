@@ -24,13 +24,15 @@ def gate_summary(verdict: Certification | None, *, ungated: float | None) -> Gat
 
 
 def shapley_summary(valuation: Valuation) -> ShapleySummary:
-    """Return how a round was valued."""
+    """Return how a round was valued, and how far its values may be off for either reason."""
     result = valuation.result
     return ShapleySummary(
         method=result.method,
         evaluations=result.num_evaluations,
         se_max=float(result.standard_errors.max()),
         stop=result.stop_reason,
+        se_sample_max=float(result.sample_standard_errors.max()),
+        se_estimator_max=float(result.estimator_standard_errors.max()),
     )
 
 

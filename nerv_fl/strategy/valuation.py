@@ -121,6 +121,7 @@ def _by_coalitions(game: RoundGame, *, method: str, config: RunConfig, round_num
         result,
         values=spread(result.values),
         standard_errors=spread(result.standard_errors),
+        sample_standard_errors=spread(result.sample_standard_errors),
         ci_low=spread(result.ci_low),
         ci_high=spread(result.ci_high),
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from nerv_fl.arrays import Vector
 from nerv_fl.client.host import HostSettings, NodeHost
 from nerv_fl.client.node import Node, RoundOrder
 from nerv_fl.client.train import Trainer
@@ -20,7 +21,6 @@ from nerv_fl.models.weights import load_encoder, vector_hash
 from nerv_fl.sealing import Context, decode_update, open_envelope
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.store import LedgerFile
-from nerv_fl.strategy.aggregate import Vector
 from nerv_fl.strategy.identity import EnclaveIdentity, own_code_hash
 from simulations.engine import host_settings
 from tests.federation.tiny_run import change_settings, copy_run, num_parameters

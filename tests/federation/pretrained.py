@@ -10,6 +10,7 @@ from typing import Final
 
 import torch
 
+from nerv_fl.arrays import Vector
 from nerv_fl.client.host import NodeHost
 from nerv_fl.client.node import RoundOrder
 from nerv_fl.config import Flat, RunConfig, build
@@ -19,7 +20,6 @@ from nerv_fl.models.weights import load_encoder, vector_hash
 from nerv_fl.sealing import Context, decode_update, open_envelope
 from nerv_fl.server.folder import POOLS, RunFolder
 from nerv_fl.server.utility import Pools, PoolSettings
-from nerv_fl.strategy.aggregate import Vector
 from nerv_fl.strategy.identity import EnclaveIdentity
 from simulations.engine import host_settings
 from simulations.prepare import open_folder, prepare

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from nerv_fl.arrays import Vector
 from nerv_fl.models.encoder import Encoder, get_flat, set_flat
 from nerv_fl.models.presets import get_preset
 from nerv_fl.rng import stream
 from nerv_fl.server.utility import Pools
-from nerv_fl.strategy.aggregate import Vector
 from nerv_fl.strategy.gate import Candidate, Certification, certify
 from nerv_fl.strategy.outcome import RoundOutcome
 from tests.federation.pretrained import COHORT, Pretrained, pretrained_run

@@ -26,7 +26,7 @@ SECTION_KEYS = {
     "masked_ce": {"value", "unigram", "per_account"},
     "epsilon": {"min", "median", "max", "delta"},
     "nodes": {"sampled", "heard", "admitted", "refused", "clones", "flagged"},
-    "shapley": {"method", "evaluations", "se_max", "stop"},
+    "shapley": {"method", "evaluations", "se_max", "stop", "se_sample_max", "se_estimator_max"},
     "gate": {"p_value", "relative_drift", "rank_ratio", "ungated"},
     "value": {"total", "empty"},
     "rewards": {"paid_nano", "slashed_nano", "gini"},

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from flwr.app import Message
 
+from nerv_fl.arrays import Vector
 from nerv_fl.client.app import build_client_app
 from nerv_fl.config import Flat, RunConfig, as_table, build, flatten
 from nerv_fl.models.encoder import Encoder, get_flat
@@ -22,7 +23,6 @@ from nerv_fl.sealing import Context, Evidence, SigningKey, encode_update, read_h
 from nerv_fl.server.app import ignore_round, serve
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.recorder import OnRound
-from nerv_fl.strategy.aggregate import Vector
 from nerv_fl.strategy.state import FederationState
 from simulations.engine import host_settings
 from simulations.prepare import open_folder, prepare

@@ -13,7 +13,7 @@ from torch import Tensor
 from nerv_fl.models import encoder as encoder_module
 from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.encoder import Encoder, set_flat
-from nerv_fl.models.influence import gradient_products
+from nerv_fl.models.influence import mean_gradient, sample_gradients
 from nerv_fl.models.losses import sample_losses_through_table
 from nerv_fl.models.presets import Preset
 
@@ -45,7 +45,8 @@ def test_products_equal_finite_differences(
         targets_BA=batch.targets_BA,
         masked_BA=batch.masked_BA,
     )
-    found_KN = gradient_products(encoder, wide, directions_NP=directions_NP, movement_floor=FLOOR, chunk=5)
+    gradients_KP = np.concatenate(list(sample_gradients(encoder, wide, movement_floor=FLOOR, chunk=5)))
+    mean_P = mean_gradient(encoder, wide, movement_floor=FLOOR, chunk=5)
     rounded_AD = encoder.table().detach()
     monkeypatch.setattr(encoder_module, "round_fixed_point", lambda x: x)
     shift_AD = rounded_AD - encoder.table().detach()
@@ -56,26 +57,37 @@ def test_products_equal_finite_differences(
         set_flat(encoder, theta_P)
         return sample_losses_through_table(encoder, wide, movement_floor=FLOOR).loss_B
 
-    for number, direction_P in enumerate(directions_NP):
-        gained_K = losses_at(theta - STEP * direction_P) - losses_at(theta + STEP * direction_P)
-        slope_K = (gained_K / (2 * STEP)).numpy()
-        np.testing.assert_allclose(found_KN[:, number], slope_K, rtol=1e-4, atol=1e-5)
+    for direction_P in directions_NP:
+        change_K = losses_at(theta + STEP * direction_P) - losses_at(theta - STEP * direction_P)
+        slope_K = (change_K / (2 * STEP)).numpy()
+        np.testing.assert_allclose(gradients_KP @ direction_P.numpy(), slope_K, rtol=1e-4, atol=1e-5)
+        assert mean_P @ direction_P.numpy() == pytest.approx(slope_K.mean(), rel=1e-4, abs=1e-5)
 
 
-def test_chunk_does_not_matter(encoder: Encoder, batch: StateBatch, directions_NP: Tensor) -> None:
+def test_chunk_does_not_matter(encoder: Encoder, batch: StateBatch) -> None:
     found = [
-        gradient_products(encoder, batch, directions_NP=directions_NP.float(), movement_floor=FLOOR, chunk=chunk)
+        np.concatenate(list(sample_gradients(encoder, batch, movement_floor=FLOOR, chunk=chunk)))
         for chunk in (1, 5, 100)
     ]
-    assert found[0].shape == (batch.num_samples, 3)
-    assert found[0].dtype == np.float64
-    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found[2], found[1], rtol=1e-4, atol=1e-4)
+    means = [mean_gradient(encoder, batch, movement_floor=FLOOR, chunk=chunk) for chunk in (1, 5, 100)]
+    assert found[0].shape == (batch.num_samples, encoder.num_parameters)
+    assert found[0].dtype == np.float32
+    assert means[0].dtype == np.float64
+    for gradients_KP, mean_P in zip(found[1:], means[1:], strict=True):
+        np.testing.assert_allclose(gradients_KP, found[0], rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(mean_P, means[0], rtol=1e-3, atol=1e-5)
 
 
-def test_nothing_is_left_behind(encoder: Encoder, batch: StateBatch, directions_NP: Tensor) -> None:
+def test_the_mean_gradient_is_the_mean_of_the_gradients(encoder: Encoder, batch: StateBatch) -> None:
+    gradients_KP = np.concatenate(list(sample_gradients(encoder, batch, movement_floor=FLOOR, chunk=5)))
+    mean_P = mean_gradient(encoder, batch, movement_floor=FLOOR, chunk=5)
+    np.testing.assert_allclose(mean_P, gradients_KP.mean(axis=0), rtol=1e-3, atol=1e-5)
+
+
+def test_nothing_is_left_behind(encoder: Encoder, batch: StateBatch) -> None:
     before = copy.deepcopy(encoder.state_dict())
-    gradient_products(encoder, batch, directions_NP=directions_NP.float(), movement_floor=FLOOR, chunk=5)
+    list(sample_gradients(encoder, batch, movement_floor=FLOOR, chunk=5))
+    mean_gradient(encoder, batch, movement_floor=FLOOR, chunk=5)
     assert all(parameter.grad is None for parameter in encoder.parameters())
     assert all(vars(parameter)["grad_sample"] is None for parameter in encoder.parameters())
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())

@@ -9,6 +9,7 @@ import pytest
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.errors import DataError
 from nerv_fl.models.evaluate import BalanceBaselines
+from nerv_fl.rows import Rows
 from nerv_fl.server.folder import POOLS
 from nerv_fl.server.utility import Pools, PoolSettings
 from tests.federation.pretrained import Pretrained, pretrained_run
@@ -106,7 +107,7 @@ def test_gradient_products_are_the_losses_slopes(pretrained: Pretrained, pools: 
     updates_NP /= np.linalg.norm(updates_NP, axis=1, keepdims=True)
     step = np.float32(0.02)
 
-    products_KN = pools.gradient_products(pretrained.weights, "search", IDS, directions_NP=updates_NP)
+    products_KN = pools.gradient_products(pretrained.weights, "search", IDS, directions=Rows.of(updates_NP))
 
     ends = [pretrained.weights + sign * step * row for row in updates_NP for sign in (1, -1)]
     losses = [item.loss_B for item in pools.measure([np.asarray(e, dtype=np.float32) for e in ends], "search", IDS)]
@@ -119,7 +120,7 @@ def test_gradient_products_are_the_losses_slopes(pretrained: Pretrained, pools: 
 def test_zero_directions_have_zero_products(pretrained: Pretrained, pools: Pools) -> None:
     zeros_NP = np.zeros((2, len(pretrained.weights)), dtype=np.float32)
 
-    assert not pools.gradient_products(pretrained.weights, "search", IDS, directions_NP=zeros_NP).any()
+    assert not pools.gradient_products(pretrained.weights, "search", IDS, directions=Rows.of(zeros_NP)).any()
 
 
 def test_pool_of_another_account_number(pretrained: Pretrained, tmp_path: Path) -> None:

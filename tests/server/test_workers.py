@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nerv_fl.models.evaluate import SampleMeasures
+from nerv_fl.rows import Rows
 from nerv_fl.server.folder import POOLS
 from nerv_fl.server.utility import Pools, PoolSettings
 from nerv_fl.server.workers import CHUNKS_PER_TASK, PooledPools, make_pools
@@ -71,12 +72,21 @@ def test_products_agree_bit_for_bit(alone: Pools, spread: Pools, pretrained: Pre
     directions_NP = np.stack(list(pretrained.honest_updates.values())[:3])
 
     one, other = (
-        pools.gradient_products(pretrained.weights, "search", IDS, directions_NP=directions_NP)
+        pools.gradient_products(pretrained.weights, "search", IDS, directions=Rows.of(directions_NP))
         for pools in (alone, spread)
     )
 
     assert one.shape == (len(IDS), 3)
     assert np.array_equal(one, other)
+
+
+def test_mean_gradients_agree_bit_for_bit(alone: Pools, spread: Pools, pretrained: Pretrained) -> None:
+    thetas = [pretrained.weights, pretrained.weights + np.float32(1e-3)]
+
+    one, other = (pools.mean_gradients(thetas, "search", IDS) for pools in (alone, spread))
+
+    assert np.array_equal(one, other)
+    assert not np.array_equal(one[0], one[1])
 
 
 def test_the_bound_agrees(alone: Pools, spread: Pools, pretrained: Pretrained) -> None:

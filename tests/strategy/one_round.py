@@ -7,10 +7,11 @@ from typing import Final
 
 import numpy as np
 
+from nerv_fl.arrays import Vector
 from nerv_fl.config import RunConfig
 from nerv_fl.models.weights import vector_hash
 from nerv_fl.sealing import Context, SigningKey, encode_update, seal
-from nerv_fl.strategy.aggregate import OptimizerState, Vector
+from nerv_fl.strategy.aggregate import OptimizerState
 from nerv_fl.strategy.enclave import Enclave
 from nerv_fl.strategy.gate import Evaluator
 from nerv_fl.strategy.identity import EnclaveIdentity

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nerv_fl.arrays import FloatArray, IntArray
+from nerv_fl.arrays import FloatArray, IntArray, Vector
 from nerv_fl.models.evaluate import SampleMeasures
 from nerv_fl.records import Homomorphism
 from nerv_fl.rng import stream
-from nerv_fl.strategy.aggregate import Vector
+from nerv_fl.rows import Rows
 
 Quirk = Callable[[Vector, SampleMeasures], SampleMeasures]
 
@@ -72,12 +72,15 @@ class QuadraticPools:
         """Return the given direction, zero by default."""
         return np.zeros_like(theta_P) if self.free_P is None else self.free_P
 
-    def gradient_products(
-        self, theta_P: Vector, pool: str, sample_ids: IntArray, *, directions_NP: Vector
-    ) -> FloatArray:
+    def gradient_products(self, theta_P: Vector, pool: str, sample_ids: IntArray, *, directions: Rows) -> FloatArray:
         """Return minus <a_k (x - optimum), direction i>."""
-        slope_N = directions_NP.astype(np.float64) @ (theta_P - self.optimum_P).astype(np.float64)
+        slope_N = directions.stacked().astype(np.float64) @ (theta_P - self.optimum_P).astype(np.float64)
         return -self._curvature(pool, sample_ids)[:, None] * slope_N
+
+    def mean_gradients(self, thetas: Sequence[Vector], pool: str, sample_ids: IntArray) -> list[FloatArray]:
+        """Return mean_k a_k (x - optimum)."""
+        curvature = self._curvature(pool, sample_ids).mean()
+        return [curvature * (theta_P - self.optimum_P).astype(np.float64) for theta_P in thetas]
 
     def _measure(self, theta_P: Vector, pool: str, sample_ids: IntArray) -> SampleMeasures:
         distance = float(np.square((theta_P - self.optimum_P).astype(np.float64)).sum())

@@ -4,16 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nerv_fl.arrays import Vector
 from nerv_fl.config import ServerConfig
 from nerv_fl.errors import AggregationError
+from nerv_fl.rows import Rows
 from nerv_fl.strategy.aggregate import (
     LINEAR_RULES,
-    RULES,
+    SORTING_RULES,
     Direction,
     OptimizerState,
-    Vector,
     add_mean_noise,
     aggregate,
+    aggregate_coalitions,
     cap_weights,
     contributions,
     next_direction,
@@ -33,10 +35,10 @@ def drawn(seed: int, *shape: int) -> Vector:
 def test_weighted_mean_by_hand() -> None:
     updates_NP = np.array([[1, 2], [4, -2]], dtype=np.float32)
 
-    shares_NP = contributions(updates_NP, np.array([3.0, 1.0]), config=ServerConfig())
+    shares = contributions(Rows.of(updates_NP), np.array([3.0, 1.0]), config=ServerConfig())
 
-    assert shares_NP.tolist() == [[0.75, 1.5], [1.0, -0.5]]
-    assert aggregate(shares_NP, config=ServerConfig()).tolist() == [1.75, 1.0]
+    assert shares.stacked().tolist() == [[0.75, 1.5], [1.0, -0.5]]
+    assert aggregate(shares, config=ServerConfig()).tolist() == [1.75, 1.0]
 
 
 def test_weights_are_capped_at_a_multiple_of_their_median() -> None:
@@ -51,9 +53,9 @@ def test_clipped_mean_shortens_long_updates_and_leaves_short_ones() -> None:
     config = ServerConfig(aggregation="clipped_mean", clip_norm=1.0)
     updates_NP = np.array([[3, 4], [0.3, 0.4], [0, 0]], dtype=np.float32)
 
-    shares_NP = contributions(updates_NP, np.ones(3), config=config)
+    shares = contributions(Rows.of(updates_NP), np.ones(3), config=config)
 
-    assert np.allclose(3 * shares_NP, [[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]], rtol=1e-6)
+    assert np.allclose(3 * shares.stacked(), [[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]], rtol=1e-6)
 
 
 def test_trimmed_mean_drops_the_ends_of_each_coordinate() -> None:
@@ -61,7 +63,7 @@ def test_trimmed_mean_drops_the_ends_of_each_coordinate() -> None:
     updates_NP = np.stack([np.arange(10), np.r_[-1e6, np.ones(8), 1e6]], axis=1).astype(np.float32)
     config = ServerConfig(aggregation="trimmed_mean", trim_fraction=0.1)
 
-    found = aggregate(contributions(updates_NP, np.ones(10), config=config), config=config)
+    found = aggregate(contributions(Rows.of(updates_NP), np.ones(10), config=config), config=config)
 
     assert np.allclose(found, [4.5, 1.0], rtol=1e-6)
 
@@ -71,29 +73,31 @@ def test_median_by_hand(values: list[float], median: float) -> None:
     config = ServerConfig(aggregation="median")
     updates_NP = np.array(values, dtype=np.float32)[:, None]
 
-    found = aggregate(contributions(updates_NP, np.ones(len(values)), config=config), config=config)
+    found = aggregate(contributions(Rows.of(updates_NP), np.ones(len(values)), config=config), config=config)
 
     assert found == pytest.approx([median])
 
 
-@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize("rule", sorted(LINEAR_RULES | set(SORTING_RULES)))
 def test_a_unanimous_cohort_is_its_own_aggregate(rule: str) -> None:
     config = ServerConfig(aggregation=rule)
     update_P = drawn(1, P)
     updates_NP = np.tile(update_P, (5, 1))
 
-    assert np.allclose(aggregate(contributions(updates_NP, np.ones(5), config=config), config=config), update_P)
+    assert np.allclose(
+        aggregate(contributions(Rows.of(updates_NP), np.ones(5), config=config), config=config), update_P
+    )
 
 
 def test_the_sum_is_exact_where_float32_would_lose_digits() -> None:
     shares_NP = np.array([[1e8], [1.0], [-1e8]], dtype=np.float32)
 
-    assert aggregate(shares_NP, config=ServerConfig()).tolist() == [1.0]
+    assert aggregate(Rows.of(shares_NP), config=ServerConfig()).tolist() == [1.0]
 
 
 def test_no_update_is_an_error() -> None:
     with pytest.raises(AggregationError, match=r"^cohort has 0 updates, expected at least 1$"):
-        aggregate(np.zeros((0, P), np.float32), config=ServerConfig())
+        aggregate(Rows.of(np.zeros((0, P), np.float32)), config=ServerConfig())
 
 
 def test_noise_on_the_mean_has_its_standard_deviation_and_a_stream_for_each_round() -> None:
@@ -197,22 +201,22 @@ def test_step_0_is_the_encoder_that_stands() -> None:
 def test_a_coalitions_candidate_is_affine_in_its_members(masks: list[bool], step: float) -> None:
     """x_C - x_empty is the sum of its members' displacements: what makes the game a game about updates."""
     config, direction = ServerConfig(), some_direction()
-    shares_NP = contributions(drawn(5, 5, P), np.array([1.0, 2.0, 1.0, 0.5, 1.0]), config=config)
+    shares = contributions(Rows.of(drawn(5, 5, P)), np.array([1.0, 2.0, 1.0, 0.5, 1.0]), config=config)
     mask_N: npt.NDArray[np.bool_] = np.array(masks)
 
-    coalition_P = direction.candidate(aggregate(shares_NP * mask_N[:, None], config=config), step=step)
+    coalition_P = direction.candidate(aggregate_coalitions(shares, mask_N[None], config=config)[0], step=step)
     empty_P = direction.candidate(np.zeros(P, np.float32), step=step)
 
-    moved_P = direction.displacement(shares_NP, step=step)[mask_N].sum(axis=0)
+    moved_P = direction.displacement(shares, step=step).stacked()[mask_N].sum(axis=0)
     assert np.allclose(coalition_P - empty_P, moved_P, atol=1e-6)
 
 
 def test_linear_rules_are_those_whose_parts_add_up() -> None:
     updates_NP = drawn(6, 6, P)
-    for rule in RULES:
+    for rule in LINEAR_RULES | set(SORTING_RULES):
         config = ServerConfig(aggregation=rule, trim_fraction=0.2)
-        shares_NP = contributions(updates_NP, np.ones(6), config=config)
-        half = np.arange(6)[:, None] < 3
-        parts = [aggregate((shares_NP * side).astype(np.float32), config=config) for side in (half, ~half)]
-        adds_up = np.allclose(parts[0] + parts[1], aggregate(shares_NP, config=config), atol=1e-6)
+        shares = contributions(Rows.of(updates_NP), np.ones(6), config=config)
+        half_N = np.arange(6) < 3
+        parts = aggregate_coalitions(shares, np.stack([half_N, ~half_N]), config=config)
+        adds_up = np.allclose(parts[0] + parts[1], aggregate(shares, config=config), atol=1e-6)
         assert adds_up == (rule in LINEAR_RULES)

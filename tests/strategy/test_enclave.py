@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nerv_fl.arrays import Vector
 from nerv_fl.config import Flat, RunConfig, build
 from nerv_fl.errors import AggregationError
 from nerv_fl.strategy import enclave
-from nerv_fl.strategy.aggregate import OptimizerState, Vector
+from nerv_fl.strategy.aggregate import OptimizerState
 from nerv_fl.strategy.certificate import verify_certificate
 from nerv_fl.strategy.identity import EnclaveIdentity
 from nerv_fl.strategy.outcome import RoundOutcome

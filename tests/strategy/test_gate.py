@@ -4,10 +4,11 @@ from math import atan, pi, sqrt
 import numpy as np
 import pytest
 
+from nerv_fl.arrays import Vector
 from nerv_fl.config import GateConfig
 from nerv_fl.models.evaluate import EncoderMeasures, SampleMeasures
 from nerv_fl.models.weights import vector_hash
-from nerv_fl.strategy.aggregate import Direction, Vector
+from nerv_fl.strategy.aggregate import Direction
 from nerv_fl.strategy.gate import (
     Candidate,
     Certification,

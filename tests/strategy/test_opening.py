@@ -4,10 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nerv_fl.arrays import Vector
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import CheckpointError
-from nerv_fl.sealing import Context, OpeningKey, encode_update, seal
-from nerv_fl.strategy.aggregate import Vector
+from nerv_fl.sealing import Context, OpeningKey, decode_update, encode_update, seal
+from nerv_fl.strategy import opening
 from nerv_fl.strategy.opening import AdmissionLog, Admitted, largest_honest_norm, open_round
 from tests.strategy.one_round import RUN, signing_key
 
@@ -37,7 +38,9 @@ def envelope(
     )
 
 
-def opened(envelopes: list[bytes], log: AdmissionLog, *, round_number: int = 3, num_registered: int = 6) -> Admitted:
+def opened(
+    envelopes: list[bytes], log: AdmissionLog, *, round_number: int = 3, num_registered: int = 6, memory_mb: float = 1.0
+) -> Admitted:
     return open_round(
         envelopes,
         run=RUN,
@@ -49,6 +52,7 @@ def opened(envelopes: list[bytes], log: AdmissionLog, *, round_number: int = 3, 
         log=log,
         num_parameters=P,
         max_norm=100.0,
+        memory_mb=memory_mb,
     )
 
 
@@ -61,16 +65,33 @@ def test_updates_come_in_node_order_whatever_order_they_arrive_in(log: Admission
     admitted = opened([envelope(3), envelope(0), envelope(2)], log)
 
     assert admitted.nodes == (0, 2, 3)
-    assert admitted.updates_NP.tolist() == [[0.0] * P, [2.0] * P, [3.0] * P]
-    assert admitted.updates_NP.dtype == np.float32
+    assert admitted.updates.stacked().tolist() == [[0.0] * P, [2.0] * P, [3.0] * P]
+    assert admitted.updates.stacked().dtype == np.float32
     assert (admitted.refused, admitted.faults) == ({}, {})
+
+
+@pytest.mark.parametrize("memory_mb", [0.0, 2 * 4 * P / 2**20])
+def test_updates_beyond_the_memory_are_opened_again(
+    memory_mb: float, log: AdmissionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admitted = opened([envelope(3), envelope(0), envelope(2)], log, memory_mb=memory_mb)
+    again: list[bytes] = []
+
+    def counted(payload: bytes, *, num_parameters: int) -> Vector:
+        again.append(payload)
+        return decode_update(payload, num_parameters=num_parameters)
+
+    monkeypatch.setattr(opening, "decode_update", counted)
+
+    assert admitted.updates.stacked().tolist() == [[0.0] * P, [2.0] * P, [3.0] * P]
+    assert len(again) == (1 if memory_mb else 3)
 
 
 def test_no_envelope_at_all(log: AdmissionLog) -> None:
     admitted = opened([], log)
 
     assert admitted.nodes == ()
-    assert admitted.updates_NP.shape == (0, P)
+    assert admitted.updates.stacked().shape == (0, P)
 
 
 def tampered(original: bytes) -> bytes:
@@ -129,7 +150,7 @@ def test_the_first_valid_envelope_of_a_node_wins(log: AdmissionLog) -> None:
 
     admitted = opened([tampered(first), first, second, first], log)
 
-    assert admitted.updates_NP.tolist() == [[1.0] * P]
+    assert admitted.updates.stacked().tolist() == [[1.0] * P]
     assert admitted.refused == {"bad-signature": 1, "duplicate": 2}
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from nerv_fl.arrays import Vector
 from nerv_fl.config import RunConfig
-from nerv_fl.strategy.aggregate import OptimizerState, Vector
+from nerv_fl.rows import Rows
+from nerv_fl.strategy.aggregate import OptimizerState
 from nerv_fl.strategy.screening import LOUD, REPLAY, UNNOISED, noise_std, public_directions, screen
 
 P = 20_000
@@ -33,7 +35,7 @@ def cohort(num_nodes: int = 30, *, seed: int = 1, length: float = 0.15) -> Vecto
 
 
 def flags(updates_NP: Vector, *, public_KP: Vector = PUBLIC, config: RunConfig = CONFIG) -> list[str]:
-    return screen(updates_NP, public_KP=public_KP, config=config)
+    return screen(Rows.of(updates_NP), public_KP=public_KP, config=config)
 
 
 def test_noise_std_is_that_of_one_step() -> None:

@@ -10,11 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from nerv_fl.arrays import Vector
 from nerv_fl.config import Flat, RunConfig
+from nerv_fl.rows import Rows
 from nerv_fl.server.utility import Pools
-from nerv_fl.strategy.aggregate import OptimizerState, Vector, aggregate, contributions, next_direction
+from nerv_fl.strategy.aggregate import OptimizerState, aggregate, contributions, next_direction
 from nerv_fl.strategy.gate import SEARCH, one_step_per_chain, search_step
 from nerv_fl.strategy.round_game import RoundGame
+from nerv_fl.strategy.shapley import Control, LinearControl
 from nerv_fl.strategy.valuation import Valuation, value_round
 from tests.federation.pretrained import Pretrained, pretrained_run
 
@@ -51,9 +54,9 @@ def make_game(
 ) -> RoundGame:
     """Return the game of a round with these updates, as the enclave sets it up."""
     config, theta_P = pretrained.settings(SMALL_STEP | (changes or {})), pretrained.weights
-    shares_NP = contributions(updates_NP, weights_N, config=config.server)
+    shares = contributions(Rows.of(updates_NP), weights_N, config=config.server)
     noise_P = np.zeros_like(theta_P) if noise_P is None else noise_P
-    aggregate_P = aggregate(shares_NP, config=config.server) + noise_P
+    aggregate_P = aggregate(shares, config=config.server) + noise_P
     direction, _ = next_direction(
         theta_P,
         optimizer or OptimizerState.empty(len(theta_P)),
@@ -65,7 +68,7 @@ def make_game(
     assert candidate.step > 0
     return RoundGame(
         direction,
-        shares_NP,
+        shares,
         shares_N=weights_N / weights_N.sum(),
         noise_P=noise_P,
         candidate=candidate,
@@ -222,10 +225,12 @@ def mean_game(honest: Vector, pretrained: Pretrained, pools: Pools) -> RoundGame
 
 
 def test_a_lone_member_of_the_mean_game_takes_the_whole_step(mean_game: RoundGame, game: RoundGame) -> None:
-    everyone_N, alone_N = np.ones(NUM_NODES, dtype=np.bool_), np.arange(NUM_NODES) == 0
-    np.testing.assert_array_equal(mean_game._weights(everyone_N), game._weights(everyone_N))
-    np.testing.assert_array_equal(mean_game._weights(~everyone_N), game._weights(~everyone_N))
-    moved_P, mean_moved_P = game._weights(alone_N) - game.empty_P, mean_game._weights(alone_N) - mean_game.empty_P
+    masks_3N = np.stack([np.ones(NUM_NODES) > 0, np.zeros(NUM_NODES) > 0, np.arange(NUM_NODES) == 0])
+    everyone_P, nobody_P, alone_P = game.candidates(masks_3N)
+    mean_everyone_P, mean_nobody_P, mean_alone_P = mean_game.candidates(masks_3N)
+    np.testing.assert_array_equal(mean_everyone_P, everyone_P)
+    np.testing.assert_array_equal(mean_nobody_P, nobody_P)
+    moved_P, mean_moved_P = alone_P - nobody_P, mean_alone_P - nobody_P
     assert np.isclose(mean_moved_P, NUM_NODES * moved_P, atol=1e-5).mean() > 0.999  # all but the encoder's origin
 
 
@@ -287,7 +292,7 @@ class CheapGame(RoundGame):
     def __init__(self, game: RoundGame, config: RunConfig) -> None:
         self._config = config
         self._direction, self._shares_N = game._direction, game._shares_N
-        self._contributions_NP = game._contributions_NP
+        self._shares = game._shares
         self.empty_loss_K = np.ones(8)
         self._ids = np.arange(8)
         self._candidate = game._candidate
@@ -297,3 +302,6 @@ class CheapGame(RoundGame):
 
     def first_order(self) -> npt.NDArray[np.float64]:
         return np.ones((8, NUM_NODES))
+
+    def controls(self, playing_N: npt.NDArray[np.bool_]) -> list[Control]:
+        return [LinearControl(np.ones(int(playing_N.sum())))]

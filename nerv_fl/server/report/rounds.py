@@ -90,7 +90,8 @@ def _value_cells(record: RoundRecord) -> list[Cell]:
     total, empty = (value.total, value.empty) if value else (None, None)
     method = [Cell(show=MISSING, style="text"), _number(None)]
     if shapley is not None:
-        title = f"largest se {short(shapley.se_max)}; stop: {shapley.stop}"
+        parts = f"sample {short(shapley.se_sample_max)}, estimator {short(shapley.se_estimator_max)}"
+        title = f"largest se {short(shapley.se_max)} ({parts}); stop: {shapley.stop}"
         method = [
             Cell(show=shapley.method, sort=shapley.method, title=title, style="text"),
             _number(shapley.evaluations, show=f"{shapley.evaluations:,}"),

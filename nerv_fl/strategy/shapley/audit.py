@@ -96,6 +96,7 @@ def estimate_audit(
     return ShapleyResult(
         values=values_N,
         standard_errors=all_errors_N,
+        sample_standard_errors=sample_N,
         ci_low=ci_low_N,
         ci_high=ci_high_N,
         num_evaluations=counted.num_evaluations,

@@ -71,6 +71,7 @@ def estimate_exact(
     return ShapleyResult(
         values=values_N,
         standard_errors=errors_N,
+        sample_standard_errors=errors_N,
         ci_low=ci_low_N,
         ci_high=ci_high_N,
         num_evaluations=counted.num_evaluations,

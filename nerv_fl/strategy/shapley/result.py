@@ -18,7 +18,8 @@ class ShapleyResult:
 
     Attributes:
         values: float64 [N], in the game's unit.
-        standard_errors: float64 [N]: the validation sample's, and the estimator's own where it has one.
+        standard_errors: float64 [N]: the validation sample's and, in quadrature, the estimator's own.
+        sample_standard_errors: float64 [N], the validation sample's part of them; 0 where no examples are kept apart.
         ci_low: float64 [N], lower ends of the two-sided normal intervals.
         ci_high: float64 [N], upper ends.
         num_evaluations: Distinct coalitions evaluated.
@@ -32,6 +33,7 @@ class ShapleyResult:
 
     values: FloatArray
     standard_errors: FloatArray
+    sample_standard_errors: FloatArray
     ci_low: FloatArray
     ci_high: FloatArray
     num_evaluations: int
@@ -39,6 +41,11 @@ class ShapleyResult:
     stop_reason: str
     efficiency_gap: float
     crosscheck_z: float
+
+    @property
+    def estimator_standard_errors(self) -> FloatArray:
+        """What coalitions that were not evaluated leave open, float64 [N]: the rest of the standard errors."""
+        return np.sqrt(np.maximum(self.standard_errors**2 - self.sample_standard_errors**2, 0.0))
 
 
 def interval(

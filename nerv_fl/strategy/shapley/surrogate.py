@@ -92,12 +92,14 @@ def estimate_surrogate(
     signs_MN = np.where(masks_MN, 0.5, -0.5)
     audit_error = _rms_error(odd_M - signs_MN @ _shifted(predicted_N, grand, active_N=active_N), int(active_N.sum()))
 
-    errors_N = np.where(active_N, np.hypot(sample_errors(per_example_KN), audit_error), 0.0)
+    sample_N = sample_errors(per_example_KN)
+    errors_N = np.where(active_N, np.hypot(sample_N, audit_error), 0.0)
     ci_low_N, ci_high_N = interval(values_N, errors_N, confidence=confidence)
     gap = grand - float(predicted_N.sum())
     return ShapleyResult(
         values=values_N,
         standard_errors=errors_N,
+        sample_standard_errors=sample_N,
         ci_low=ci_low_N,
         ci_high=ci_high_N,
         num_evaluations=counted.num_evaluations,

@@ -128,3 +128,29 @@ def test_bad_input_names_itself() -> None:
         estimate(lambda masks_MN: np.full(len(masks_MN), np.nan), 3)
     with pytest.raises(ConfigError, match=r"^the game returned shape \(\), expected \(8,\)$"):
         estimate(lambda masks_MN: np.float64(1.0), 3)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("method", ["exact", "kernel_cv", "permutation", "surrogate", "audit"])
+def test_the_samples_error_and_the_estimators_are_told_apart(method: str) -> None:
+    game, examples_KN = make_game("coverage", 8), np.random.default_rng(1).normal(1, 0.1, (20, 8))
+    result = estimate(
+        by_examples(game, num_examples=20, seed=2),
+        8,
+        method=method,
+        budget=257 if method == "exact" else 120,
+        permutations=20,
+        num_examples=20,
+        surrogate=examples_KN if method == "surrogate" else None,
+        tolerance=0,
+    )
+    estimator_N = result.estimator_standard_errors
+    np.testing.assert_allclose(np.hypot(result.sample_standard_errors, estimator_N), result.standard_errors)
+    assert (result.sample_standard_errors > 0).all()
+    assert (estimator_N > 0).any() == (method != "exact")
+
+
+@pytest.mark.parametrize("method", ["exact", "kernel_cv", "permutation", "audit"])
+def test_without_examples_apart_there_is_no_error_of_a_sample(method: str) -> None:
+    result = estimate(make_game("airport", 8), 8, method=method, budget=257, permutations=20)
+    assert not result.sample_standard_errors.any()
+    np.testing.assert_array_equal(result.estimator_standard_errors, result.standard_errors)
