@@ -140,18 +140,18 @@ def test_the_surrogate_agrees_with_the_exact_values(game: RoundGame, exact: Valu
     assert inside.all()
 
 
-@pytest.mark.parametrize("method", ["exact", "surrogate"])
+@pytest.mark.parametrize("method", ["exact", "surrogate", "kernel_cv", "audit", "permutation"])
 def test_a_free_rider_is_worth_exactly_nothing(
     method: str, honest: Vector, *, pretrained: Pretrained, pools: Pools, config: RunConfig
 ) -> None:
-    with_rider_NP = honest[:4].copy()
+    with_rider_NP = honest.copy()
     with_rider_NP[2] = 0.0
 
-    game = make_game(with_rider_NP, np.ones(4), pretrained=pretrained, pools=pools)
-    result = valued(game, method, config, evaluations=16).result
+    game = make_game(with_rider_NP, np.ones(NUM_NODES), pretrained=pretrained, pools=pools)
+    result = valued(game, method, config, evaluations=30).result
 
     assert (result.values[2], result.standard_errors[2], result.ci_low[2], result.ci_high[2]) == (0, 0, 0, 0)
-    assert np.abs(result.values[[0, 1, 3]]).min() > 0
+    assert np.abs(result.values[[0, 1, 3, 4, 5]]).min() > 0
 
 
 def test_a_sign_flipped_update_is_worth_less_than_nothing(
@@ -205,17 +205,6 @@ def test_every_method_agrees_with_the_exact_values(
     assert result.num_evaluations <= 40
     assert result.values.sum() == pytest.approx(exact.result.values.sum(), rel=1e-9)
     np.testing.assert_allclose(result.values, exact.result.values, rtol=0.05)
-
-
-def test_a_free_rider_gets_exactly_nothing_by_any_method(
-    honest: Vector, pretrained: Pretrained, *, pools: Pools, config: RunConfig
-) -> None:
-    updates_NP = honest * (np.arange(NUM_NODES) != 2)[:, None].astype(np.float32)
-    game = make_game(updates_NP, np.ones(NUM_NODES), pretrained=pretrained, pools=pools)
-    for method in ("kernel_cv", "audit", "permutation"):
-        result = valued(game, method, config, evaluations=30).result
-        assert result.values[2] == result.standard_errors[2] == result.ci_high[2] == 0
-        assert (result.values[[0, 1, 3, 4, 5]] != 0).all()
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +280,6 @@ class CheapGame(RoundGame):
 
     def __init__(self, game: RoundGame, config: RunConfig) -> None:
         self._config = config
-        self._direction, self._shares_N = game._direction, game._shares_N
         self._shares = game._shares
         self.empty_loss_K = np.ones(8)
         self._ids = np.arange(8)
