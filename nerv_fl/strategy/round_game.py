@@ -65,9 +65,9 @@ class RoundGame:
         self._candidate = candidate
         self._evaluator = evaluator
         self._config = config
-        self._ids = one_step_per_chain(np.arange(num_examples), evaluator.num_steps())
+        self.sample_ids = one_step_per_chain(np.arange(num_examples), evaluator.num_steps())
         self.empty_P = self.candidates(np.zeros((1, self.num_players), dtype=np.bool_))[0]
-        self.empty_loss_K = evaluator.measure([self.empty_P], SEARCH, self._ids)[0].loss_B
+        self.empty_loss_K = evaluator.measure([self.empty_P], SEARCH, self.sample_ids)[0].loss_B
 
     @property
     def num_players(self) -> int:
@@ -77,7 +77,7 @@ class RoundGame:
     @property
     def num_examples(self) -> int:
         """K."""
-        return len(self._ids)
+        return len(self.sample_ids)
 
     @property
     def total(self) -> float:
@@ -95,27 +95,29 @@ class RoundGame:
         at_once = max(1, min(COALITIONS_AT_ONCE, NUMBERS_AT_ONCE // self._shares.num_parameters))
         for start in range(0, len(masks_MN), at_once):
             thetas = self.candidates(masks_MN[start : start + at_once])
-            losses += [item.loss_B for item in self._evaluator.measure(thetas, SEARCH, self._ids[:num_examples])]
+            losses += [item.loss_B for item in self._evaluator.measure(thetas, SEARCH, self.sample_ids[:num_examples])]
         return self.empty_loss_K[:num_examples] - np.stack(losses)
 
     def first_order(self) -> FloatArray:
         """Return the midpoint surrogate's values by sample, float64 (K, N)."""
-        moves = self._direction.displacement(self._shares, step=self._candidate.step)
-        return self._evaluator.gradient_products(self._midpoint_P, SEARCH, self._ids, directions=moves)
+        return self._evaluator.gradient_products(self._midpoint_P, SEARCH, self.sample_ids, directions=self.moves())
+
+    def moves(self) -> Rows:
+        """Return how far each player moves the candidate in the `fixed` game."""
+        return self._direction.displacement(self._shares, step=self._candidate.step)
 
     def controls(self, playing_N: MaskArray) -> list[Control]:
         """Return games of known value that resemble this one: of first order, and with `curvature` of second.
 
         Gains are those at the midpoint (`fixed`) or at x_empty (`mean`, whose coalitions all lie about as far from it).
         Curvatures are secants: <grad(x_empty + d_j) - grad(x_empty), d_i>, one gradient a player, made symmetric.
-        On real updates they foretell the game better than exact Hessian-vector products, at less cost.
+        `benchmarks/bench_controls.py` has them beside exact Hessian-vector products.
 
         Args:
             playing_N: The players whose game it is, bool [N].
         """
         settings, shares_N = self._config.valuation, self._shares_N[playing_N]
-        shares = self._shares.select(np.flatnonzero(playing_N).tolist())
-        moves = self._direction.displacement(shares, step=self._candidate.step)
+        moves = self.moves().select(np.flatnonzero(playing_N).tolist())
         if settings.game == "fixed" and not settings.curvature:
             return [LinearControl(-_products(self._slopes([self._midpoint_P]), moves)[0])]
         if settings.game == "mean":
@@ -160,7 +162,7 @@ class RoundGame:
         return np.asarray((secants_NN + secants_NN.T) / 2)
 
     def _slopes(self, thetas: Sequence[Vector]) -> FloatArray:
-        return np.stack(self._evaluator.mean_gradients(thetas, SEARCH, self._ids))
+        return np.stack(self._evaluator.mean_gradients(thetas, SEARCH, self.sample_ids))
 
 
 def _products(slopes_nP: FloatArray, moves: Rows) -> FloatArray:

@@ -282,7 +282,7 @@ class CheapGame(RoundGame):
         self._config = config
         self._shares = game._shares
         self.empty_loss_K = np.ones(8)
-        self._ids = np.arange(8)
+        self.sample_ids = np.arange(8)
         self._candidate = game._candidate
 
     def per_example(self, masks_MN: npt.NDArray[np.bool_], *, num_examples: int) -> npt.NDArray[np.float64]:
