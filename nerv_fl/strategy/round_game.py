@@ -131,10 +131,6 @@ class RoundGame:
             return [QuadraticControl(gains_N, curvature_NN), LinearControl(gains_N)]
         return [MeanControl(gains_N, shares_N), MeanControl(gains_N, shares_N, curvature_NN)]
 
-    @property
-    def _midpoint_P(self) -> Vector:  # noqa: N802
-        return np.asarray((self.empty_P + self._candidate.theta_P) / np.float32(2), dtype=np.float32)
-
     def playing(self) -> MaskArray:
         """Return who can change a value at all, bool [N]: in `fixed`, under a linear rule, whoever sent an update."""
         everyone_N = np.ones(self.num_players, dtype=np.bool_)
@@ -145,6 +141,10 @@ class RoundGame:
         """Return x_C of each coalition, float32 (P,) each."""
         aggregates_MP = aggregate_coalitions(self._shares, masks_MN, config=self._config.server)
         return [self._candidate_of(mask_N, sum_P) for mask_N, sum_P in zip(masks_MN, aggregates_MP, strict=True)]
+
+    @property
+    def _midpoint_P(self) -> Vector:  # noqa: N802
+        return np.asarray((self.empty_P + self._candidate.theta_P) / np.float32(2), dtype=np.float32)
 
     def _candidate_of(self, mask_N: MaskArray, aggregate_P: Vector) -> Vector:
         if self._config.valuation.game == "mean" and mask_N.any() and not mask_N.all():
