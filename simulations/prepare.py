@@ -161,6 +161,7 @@ def _make_bootstrap(folder: RunFolder, *, progress: Progress) -> None:
             folder.data("genesis"),
             out=folder.bootstrap_path,
             progress=lambda step, of, loss: progress("bootstrap", step, of, f"held-out loss {loss:.3f}"),
+            resume=True,
         )
         folder.update_manifest(bootstrap={"best_step": result.best_step, "movement_floor": result.movement_floor})
     progress("bootstrap", steps, steps, "")

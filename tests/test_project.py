@@ -57,8 +57,8 @@ RULES = {
         ),
         SHIPPED,
     ),
-    "only the engine and the cluster know Ray": Rule(
-        r"ray(\..*)?", ("simulations/engine.py", "datagen/cluster.py"), SHIPPED
+    "only the engine and the clusters know Ray": Rule(
+        r"ray(\..*)?", ("simulations/engine.py", "datagen/cluster.py", "nerv_fl/bootstrap/cluster.py"), SHIPPED
     ),
     "only clients and the bootstrap know Opacus": Rule(
         r"opacus(\..*)?", ("nerv_fl/client/*", "nerv_fl/bootstrap/*"), SHIPPED
@@ -74,7 +74,7 @@ OFFENCES = {
     "only the command line prints": ["print('hello')"],
     "only the store reads HDF5": ["import h5py", "def f():\n    import h5py"],
     "only the apps, the strategy and the engine know Flower": ["from flwr.app import Message"],
-    "only the engine and the cluster know Ray": ["import ray"],
+    "only the engine and the clusters know Ray": ["import ray"],
     "only clients and the bootstrap know Opacus": ["from opacus.optimizers import DPOptimizer"],
 }
 

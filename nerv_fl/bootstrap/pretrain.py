@@ -4,31 +4,29 @@ AdamW with a cosine schedule on the data loss and the data-free terms; the drift
 step, the others see the masked state alone. The output bias starts at the log unigram of the data. The best weights
 by held-out loss are kept. With ``dp`` the gradients are Opacus' (clip, noise, Poisson sampling), as a node's.
 
-Shapes: B samples, A accounts, K buckets, D width, T tokens.
+A checkpoint lies beside the file that is to be written, from before the first step until the end, and a killed training
+goes on from it with the same bits.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor, optim
-
-from nerv_fl.client.privacy import Mechanism, epsilon_of, private_optimizer
-from nerv_fl.config import BootstrapConfig, RunConfig
-from nerv_fl.errors import DataError
-from nerv_fl.models.batch import StateBatch, draw_masks, evaluation_masks, make_batch, movement
-from nerv_fl.models.encoder import Encoder, centre, get_flat, set_flat
-from nerv_fl.models.evaluate import BalanceBaselines, EncoderMeasures, measure_samples, summarise
-from nerv_fl.models.layers import empty_grad_samples, per_sample_gradients
-from nerv_fl.models.losses import MOVEMENT_FLOOR, data_free_gradient, masked_cross_entropy, sample_losses
+from nerv_fl.bootstrap.public import PublicData
+from nerv_fl.bootstrap.resume import begun_with, checkpoint_path, require_begun
+from nerv_fl.bootstrap.training import Point, Standing
+from nerv_fl.bootstrap.workers import Assignment, Cluster, Worker, working
+from nerv_fl.client.privacy import Mechanism, epsilon_of
+from nerv_fl.config import Flat, RunConfig
+from nerv_fl.errors import CheckpointError
+from nerv_fl.files import write_atomically
+from nerv_fl.models.evaluate import EncoderMeasures
 from nerv_fl.models.presets import get_preset
-from nerv_fl.models.weights import save_encoder
-from nerv_fl.rng import stream, torch_stream
-from nerv_fl.store import Ledger, Samples, open_ledger
+from nerv_fl.store import open_ledger
 from nerv_fl.threads import use_one_thread
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, float], None]
 """Called with (step, steps, held-out loss so far)."""
@@ -40,6 +38,8 @@ class BootstrapResult:
 
     `epsilon` is None without DP; with it, epsilon at `privacy.delta` per step record under Poisson sampling. It
     covers the gradients: the output bias, f and the choice of the best step read the public data as they are.
+    `stopped` says why it ended before the last step, or is empty. `unigram` and `per_account` are the masked
+    cross-entropies of the two trivial models on the same chains, nats.
     """
 
     path: Path
@@ -47,38 +47,79 @@ class BootstrapResult:
     best_step: int
     measures: EncoderMeasures
     epsilon: float | None
+    stopped: str
+    curve: tuple[Point, ...]
+    unigram: float
+    per_account: float
 
 
-def pretrain(config: RunConfig, ledger_path: Path, *, out: Path, progress: Progress | None = None) -> BootstrapResult:
+def pretrain(
+    config: RunConfig,
+    ledger_path: Path,
+    *,
+    out: Path,
+    progress: Progress | None = None,
+    resume: bool = False,
+    start: Path | None = None,
+    cluster: Cluster | None = None,
+) -> BootstrapResult:
     """Train the encoder of `config.model` on a public ledger and write the best weights to `out`.
 
-    The last `data.heldout_chains` chains of the ledger are held out.
+    The last `data.heldout_chains` chains of the ledger are held out. A loss that is not finite ends the training; the
+    best weights before it are written all the same, and the result says so.
 
     Args:
         config: The run's settings.
         ledger_path: Ledger file of the `genesis` profile.
         out: Safetensors file to write.
         progress: Told of each evaluation.
+        resume: Go on from the checkpoint beside `out`, if there is one.
+        start: Weights to begin with, in place of random ones.
+        cluster: The Ray cluster whose workers share each batch; this process alone if left out.
 
     Raises:
-        DataError: If the ledger is not the model's, is too small, or the loss stops being finite.
+        DataError: If the ledger is not the model's, or too small.
+        CheckpointError: If there is a checkpoint and `resume` is false, or it is damaged, or `start` is of another
+            preset.
+        ConfigError: If the checkpoint's training began with other settings, data or workers.
+        OSError: If a file cannot be written; the checkpoint before stays whole.
     """
     use_one_thread()
-    encoder = Encoder(get_preset(config.model.preset), readout=config.model.readout)
-    encoder.reset_parameters(torch_stream(config.seed, "bootstrap", "weights"))
+    path = checkpoint_path(out)
     with open_ledger(ledger_path) as ledger:
-        ledger.require_accounts(encoder.preset.num_accounts)
-        train, heldout = _split(ledger, heldout_chains=config.data.heldout_chains)
-    epsilon = _epsilon(config, num_samples=len(train.chain)) if config.bootstrap.dp else None
-    floor = MOVEMENT_FLOOR * float(np.median(movement(train)))
-    _start_output_bias(encoder, train)
-    best = _fit(encoder, train, heldout, config=config, floor=floor, progress=progress)
-    set_flat(encoder, best.theta_P)
-    centre(encoder)
-    batch = make_batch(heldout, evaluation_masks(config.seed, heldout))
-    best = _evaluate(encoder, batch, step=best.step, floor=floor, config=config)
-    save_encoder(out, encoder, facts={"movement_floor": floor, "best_step": best.step, "epsilon": epsilon})
-    return BootstrapResult(path=out, movement_floor=floor, best_step=best.step, measures=best.measures, epsilon=epsilon)
+        data = PublicData(ledger, config=config, preset=get_preset(config.model.preset))
+        epsilon = _epsilon(config, num_samples=data.num_samples) if config.bootstrap.dp else None
+        begun = begun_with(config, data_sha256=data.content_sha256, num_workers=cluster.workers if cluster else 1)
+        stored = _stored(path, out=out, begun=begun, resume=resume)
+        assignment = Assignment(config=config, ledger_path=ledger_path, begun=begun, start=start)
+        with working(assignment, data, cluster=cluster) as worker:
+            standing = _train(worker, config, path=path, stored=stored, progress=progress)
+            file, measures = worker.finish(_facts(data, standing=standing, epsilon=epsilon))
+    unigram, per_account = data.trivial_cross_entropies()
+    write_atomically(out, file)
+    path.unlink()
+    return BootstrapResult(
+        path=out,
+        movement_floor=data.movement_floor,
+        best_step=standing.best.step,
+        measures=measures,
+        epsilon=epsilon,
+        stopped=standing.stopped,
+        curve=standing.curve,
+        unigram=unigram,
+        per_account=per_account,
+    )
+
+
+def _facts(data: PublicData, *, standing: Standing, epsilon: float | None) -> dict[str, object]:
+    """Return what is written into the file of the weights."""
+    return {
+        "movement_floor": data.movement_floor,
+        "best_step": standing.best.step,
+        "epsilon": epsilon,
+        "stopped": standing.stopped,
+        "data_sha256": data.content_sha256,
+    }
 
 
 def _epsilon(config: RunConfig, *, num_samples: int) -> float:
@@ -86,138 +127,47 @@ def _epsilon(config: RunConfig, *, num_samples: int) -> float:
     return epsilon_of(mechanism, config.bootstrap.steps, delta=config.privacy.delta)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Best:
-    step: int
-    theta_P: Tensor
-    measures: EncoderMeasures
+def _stored(path: Path, *, out: Path, begun: Flat, resume: bool) -> bytes | None:
+    """Return the checkpoint to go on from, or None to begin."""
+    if not path.exists():
+        if resume and out.exists():
+            raise CheckpointError(f"{path} does not exist, expected a checkpoint to resume: {out} is finished")
+        return None
+    if not resume:
+        raise CheckpointError(f"{path} holds an unfinished training, expected --resume to go on, or another file")
+    data = path.read_bytes()
+    require_begun(data, begun, source=path)
+    return data
 
 
-def _split(ledger: Ledger, *, heldout_chains: int) -> tuple[Samples, Samples]:
-    info = ledger.info
-    if info.chains <= heldout_chains:
-        raise DataError(
-            f"{ledger.path} has {info.chains} chains, expected more than data.heldout_chains = {heldout_chains}"
-        )
-    first_heldout = (info.chains - heldout_chains) * info.steps
-    heldout_ids = first_heldout + np.arange(heldout_chains) * info.steps + np.arange(heldout_chains) % info.steps
-    return ledger.read(np.arange(first_heldout)), ledger.read(heldout_ids)
-
-
-def _start_output_bias(encoder: Encoder, train: Samples) -> None:
-    unigram_K = BalanceBaselines.fit(train.before).unigram_K
-    with torch.no_grad():
-        encoder.balance_head.bias.copy_(torch.from_numpy(unigram_K.astype(np.float32)))
-
-
-def _fit(
-    encoder: Encoder,
-    train: Samples,
-    heldout: Samples,
-    *,
-    config: RunConfig,
-    floor: float,
-    progress: Progress | None,
-) -> _Best:
+def _train(
+    worker: Worker, config: RunConfig, *, path: Path, stored: bytes | None, progress: Progress | None
+) -> Standing:
+    """Take all steps, with a checkpoint now and then; the first, before any, shows that the disk takes it."""
     settings = config.bootstrap
-    optimizer = optim.AdamW(encoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    schedule = optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, settings))
-    step_once = (
-        _private_step(encoder, optimizer, config=config) if settings.dp else _plain_step(encoder, optimizer, config)
-    )
-    heldout_batch = make_batch(heldout, evaluation_masks(config.seed, heldout))
-    best = _evaluate(encoder, heldout_batch, step=0, floor=floor, config=config)
-    for step, batch in enumerate(_batches(train, encoder, config=config), 1):
-        step_once(batch, floor, step % settings.drift_every == 0)
-        schedule.step()
-        if step % settings.evaluate_every == 0 or step == settings.steps:
-            current = _evaluate(encoder, heldout_batch, step=step, floor=floor, config=config)
-            best = current if current.measures.loss < best.measures.loss else best
-            if progress:
-                progress(step, settings.steps, best.measures.loss)
-    return best
+    if stored is None:
+        write_atomically(path, worker.snapshot())
+    else:
+        worker.restore(stored, source=path)
+    standing = worker.standing()
+    while standing.step < settings.steps and not standing.stopped:
+        told = len(standing.curve)
+        pause = _steps_to_pause(standing.step, evaluate=settings.evaluate_every, save=settings.checkpoint_every)
+        standing = worker.advance(pause)
+        if progress and len(standing.curve) > told:
+            progress(standing.step, settings.steps, standing.best.measures.loss)
+        if standing.step % settings.checkpoint_every == 0:
+            write_atomically(path, worker.snapshot())
+    if standing.stopped:
+        kept = standing.best.step
+        logger.warning("pretraining stopped: %s; the best weights, of step %d, are kept", standing.stopped, kept)
+    return standing
 
 
-def _cosine(step: int, settings: BootstrapConfig) -> float:
-    if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+def _steps_to_pause(step: int, *, evaluate: int, save: int) -> int:
+    """Return how many steps lie before the next evaluation or checkpoint.
 
-
-def _batches(train: Samples, encoder: Encoder, *, config: RunConfig) -> Iterator[StateBatch]:
-    """Yield a batch for each step: Poisson-sampled under DP, else of fixed size."""
-    rng = stream(config.seed, "bootstrap", "batches")
-    settings, num_samples = config.bootstrap, len(train.chain)
-    for _ in range(settings.steps):
-        if settings.dp:
-            rows = np.flatnonzero(rng.random(num_samples) < settings.batch_size / num_samples)
-        else:
-            rows = rng.integers(num_samples, size=settings.batch_size)
-        picked = replace(
-            train,
-            before=train.before[rows],
-            after=train.after[rows],
-            supply_nano=train.supply_nano[rows],
-            chain=train.chain[rows],
-            step=train.step[rows],
-        )
-        yield make_batch(picked, draw_masks(rng, num_samples=len(rows), num_accounts=encoder.preset.num_accounts))
-
-
-def _plain_step(
-    encoder: Encoder, optimizer: optim.Optimizer, config: RunConfig
-) -> Callable[[StateBatch, float, bool], None]:
-    def step(batch: StateBatch, floor: float, with_drift: bool) -> None:
-        optimizer.zero_grad()
-        if with_drift:
-            table_AD = encoder.table().detach()
-            loss_B = sample_losses(encoder, batch, table_AD=table_AD, movement_floor=floor).loss_B
-        else:
-            loss_B = masked_cross_entropy(encoder, encoder.hidden(batch.tokens_B3T[:, 2:])[:, 0], batch)
-        loss = loss_B.mean()
-        if not bool(torch.isfinite(loss)):
-            raise DataError(
-                f"pretraining loss is {loss.item()}, expected a finite number: lower bootstrap.learning_rate"
-            )
-        loss.backward()
-        _add_data_free_gradient(encoder, config)
-        optimizer.step()
-
-    return step
-
-
-def _private_step(
-    encoder: Encoder, optimizer: optim.Optimizer, *, config: RunConfig
-) -> Callable[[StateBatch, float, bool], None]:
-    private = private_optimizer(encoder, optimizer, privacy=config.privacy, expected_batch=config.bootstrap.batch_size)
-    private.noise = stream(config.seed, "bootstrap", "noise")
-
-    def step(batch: StateBatch, floor: float, _with_drift: bool) -> None:
-        table_AD = encoder.table().detach()
-        if batch.num_samples == 0:
-            empty_grad_samples(encoder)
-        else:
-            with per_sample_gradients(encoder):
-                losses = sample_losses(encoder, batch, table_AD=table_AD, movement_floor=floor)
-                losses.loss_B.sum().backward()
-        private.pre_step()
-        _add_data_free_gradient(encoder, config)
-        optimizer.step()
-        private.zero_grad()
-
-    return step
-
-
-def _add_data_free_gradient(encoder: Encoder, config: RunConfig) -> None:
-    weights = config.bootstrap
-    gradient_P = data_free_gradient(encoder, spread_weight=weights.spread_weight, size_weight=weights.size_weight)
-    parameters = list(encoder.parameters())
-    for parameter, part in zip(parameters, gradient_P.split([item.numel() for item in parameters]), strict=True):
-        free = part.reshape(parameter.shape)
-        parameter.grad = free.clone() if parameter.grad is None else parameter.grad + free
-
-
-def _evaluate(encoder: Encoder, batch: StateBatch, *, step: int, floor: float, config: RunConfig) -> _Best:
-    measures = summarise(measure_samples(encoder, batch, movement_floor=floor, chunk=config.enclave.chunk))
-    return _Best(step=step, theta_P=get_flat(encoder), measures=measures)
+    >>> _steps_to_pause(90, evaluate=100, save=40)
+    10
+    """
+    return min(every - step % every for every in (evaluate, save))

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from nerv_fl.cli.bootstrap import bootstrap_app
 from nerv_fl.cli.datagen import datagen_app
 from nerv_fl.cli.live import RunDisplay
 from nerv_fl.cli.rewards import rewards
@@ -27,7 +28,6 @@ Begin with [bold]nerv-fl simulate quickstart --out runs/quickstart[/bold]: 100 v
 (sigma 0.5), a simulated enclave opens their sealed updates, tests the new encoder, values every node and pays it. Then
 open [bold]runs/quickstart/report.html[/bold].""",
 )
-bootstrap_app = typer.Typer(no_args_is_help=True, help="Pretrain centrally on public data.")
 app.add_typer(datagen_app, name="datagen")
 app.add_typer(bootstrap_app, name="bootstrap")
 app.command()(rewards)
@@ -108,39 +108,6 @@ def verify(
         f"{100 * verified.pass_fraction_low:.3f} % of the certify pool at 95 % confidence"
     )
     print(f"loss lower with p = {verified.p_value:.3g}; signed by an enclave whose hardware is mock")
-
-
-@bootstrap_app.command("encoder")
-def bootstrap_encoder(
-    data: Annotated[Path, typer.Option(help="Ledger file of the genesis profile.")],
-    out: Annotated[Path, typer.Option(help="Safetensors file to write.")],
-    preset: Annotated[str, typer.Option(help="quickstart, small, base or whitepaper.")] = "quickstart",
-    dp: Annotated[bool, typer.Option("--dp", help="Train by DP-SGD (sigma 0.5) and state epsilon.")] = False,
-    overrides: Overrides = None,
-    as_json: Json = False,
-) -> None:
-    """Pretrain the encoder on public data and keep the best weights by held-out loss."""
-    from nerv_fl.bootstrap.pretrain import pretrain  # noqa: PLC0415
-    from nerv_fl.config import build, parse_overrides  # noqa: PLC0415
-
-    chosen = {"model.preset": preset, "bootstrap.dp": dp, **parse_overrides(overrides or ())}
-    config = build(chosen)
-    with RunDisplay(Console(stderr=True), config) as display:
-        result = pretrain(
-            config,
-            data,
-            out=out,
-            progress=lambda step, of, loss: display.stage("bootstrap", step, of, f"held-out loss {loss:.3f}"),
-        )
-    if as_json:
-        print(json.dumps({**asdict(result), "path": str(result.path)}))
-        return
-    measures = result.measures
-    print(f"{out}: best at step {result.best_step}, held-out loss {measures.loss:.4f}")
-    print(f"masked cross-entropy {measures.masked_ce:.4f} nats, relative drift {measures.drift_relative:.3f}")
-    if result.epsilon is not None:
-        unit = f"delta {config.privacy.delta:g} per step record, Poisson sampling, sigma {config.privacy.sigma}"
-        print(f"epsilon {result.epsilon:.2f} at {unit}")
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Final
 from nerv_fl.checks import in_range, one_of
 from nerv_fl.errors import ConfigError
 
-PRESET_NAMES: Final = ("quickstart", "small", "base", "whitepaper")
+PRESET_NAMES: Final = ("quickstart", "small", "tee", "base", "whitepaper")
 """Sizes of the encoder; `nerv_fl.models.presets` has the numbers."""
 
 
@@ -67,7 +67,12 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BootstrapConfig:
-    """Central pretraining on public data: AdamW, cosine schedule, the drift term in every `drift_every`-th step."""
+    """Central pretraining on public data: AdamW, cosine schedule, the drift term in every `drift_every`-th step.
+
+    A batch is worked through `micro_batch` samples at a time, and with `checkpointing` blocks are computed again in the
+    backward pass: less memory, the same gradient up to rounding. `patience` ends the training after so many evaluations
+    without a better one (0: never); every `checkpoint_every` steps all that a resume needs is written.
+    """
 
     steps: int = 400
     batch_size: int = 32
@@ -79,9 +84,25 @@ class BootstrapConfig:
     spread_weight: float = 3.0
     size_weight: float = 0.3
     dp: bool = False
+    micro_batch: int = 32
+    checkpointing: bool = False
+    precision: str = "float32"
+    device: str = "cpu"
+    patience: int = 0
+    checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
         """Refuse schedules that cannot run."""
+        in_range("bootstrap.micro_batch", self.micro_batch, low=1, high=10**6)
+        one_of("bootstrap.precision", self.precision, choices=("float32", "bfloat16"))
+        one_of("bootstrap.device", self.device, choices=("cpu", "cuda"))
+        in_range("bootstrap.patience", self.patience, low=0, high=10**9)
+        in_range("bootstrap.checkpoint_every", self.checkpoint_every, low=1, high=10**9)
+        if self.dp and self.precision != "float32":
+            raise ConfigError(
+                f"bootstrap.precision is {self.precision!r}, expected 'float32' with bootstrap.dp: "
+                "per-sample gradients are formed and clipped in float32"
+            )
         in_range("bootstrap.steps", self.steps, low=0, high=10**9)
         in_range("bootstrap.batch_size", self.batch_size, low=1, high=10**6)
         in_range("bootstrap.learning_rate", self.learning_rate, low=0, high=10, open_low=True)

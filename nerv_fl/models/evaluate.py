@@ -138,10 +138,20 @@ class BalanceBaselines:
     @classmethod
     def fit(cls, balances: IntArray) -> "BalanceBaselines":
         """Count buckets in states (..., A); the per-account model is smoothed towards the unigram."""
+        return cls.from_counts(cls.count(balances))
+
+    @staticmethod
+    def count(balances: IntArray) -> FloatArray:
+        """Return how often each account of states (..., A) is in each bucket, (A, K): counts of parts add up."""
         num_accounts = balances.shape[-1]
         buckets_NA = bucket(balances.reshape(-1, num_accounts))
         counts_AK = np.zeros((num_accounts, NUM_BUCKETS))
         np.add.at(counts_AK, (np.broadcast_to(np.arange(num_accounts), buckets_NA.shape), buckets_NA), 1.0)
+        return counts_AK
+
+    @classmethod
+    def from_counts(cls, counts_AK: FloatArray) -> "BalanceBaselines":
+        """Return the two models of counted buckets."""
         unigram_K = (counts_AK.sum(axis=0) + 0.1) / (counts_AK.sum() + 0.1 * NUM_BUCKETS)
         prior = 10.0
         per_account_AK = (counts_AK + prior * unigram_K) / (counts_AK.sum(axis=1, keepdims=True) + prior)

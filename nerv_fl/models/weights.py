@@ -25,9 +25,14 @@ def vector_hash(theta_P: npt.NDArray[np.float32]) -> str:
 
 def save_encoder(path: Path, encoder: Encoder, *, facts: dict[str, object]) -> None:
     """Write an encoder's named weights atomically, its preset and `facts` in the header."""
+    write_atomically(path, encoder_bytes(encoder, facts=facts))
+
+
+def encoder_bytes(encoder: Encoder, *, facts: dict[str, object]) -> bytes:
+    """Return the file that `save_encoder` writes."""
     tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in encoder.named_parameters()}
     header = {"preset": encoder.preset.name, "readout": encoder.readout, "facts": json.dumps(facts, sort_keys=True)}
-    write_atomically(path, save(tensors, metadata=header))
+    return save(tensors, metadata=header)
 
 
 def load_encoder(path: Path, encoder: Encoder) -> dict[str, object]:

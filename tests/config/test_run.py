@@ -50,7 +50,7 @@ def test_out_of_range_is_refused(key: str, value: Value, expected: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("model.preset", "smal", "expected one of: base, quickstart, small, whitepaper (did you mean 'small'?)"),
+        ("model.preset", "smal", "expected one of: base, quickstart, small, tee, whitepaper (did you mean 'small'?)"),
         ("model.readout", "median", "expected one of: balance, mean (did you mean 'mean'?)"),
         ("server.optimizer", "adamw", "expected one of: adam, momentum (did you mean 'adam'?)"),
         ("privacy.unit", "account", "expected one of: record"),

@@ -69,7 +69,13 @@ def test_table_and_names_agree() -> None:
 
 @pytest.mark.parametrize(
     ("name", "accounts", "width", "layers"),
-    [("quickstart", 64, 32, 2), ("small", 128, 64, 2), ("base", 512, 256, 8), ("whitepaper", 1024, 512, 24)],
+    [
+        ("quickstart", 64, 32, 2),
+        ("small", 128, 64, 2),
+        ("tee", 1024, 128, 3),
+        ("base", 512, 256, 8),
+        ("whitepaper", 1024, 512, 24),
+    ],
 )
 def test_sizes(*, name: str, accounts: int, width: int, layers: int) -> None:
     preset = get_preset(name)
@@ -99,7 +105,8 @@ def test_quickstart_is_small() -> None:
 
 def test_unknown_preset_is_refused_by_name() -> None:
     message = (
-        "model.preset is 'quikstart', expected one of: base, quickstart, small, whitepaper (did you mean 'quickstart'?)"
+        "model.preset is 'quikstart', expected one of: base, quickstart, small, tee, whitepaper "
+        "(did you mean 'quickstart'?)"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         get_preset("quikstart")
