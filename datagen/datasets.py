@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datagen.bundle import SUMS_FILE, verify_bundle
+from datagen.consensus.verify import verify_races
 from datagen.export import export_load_parquet, export_parquet, export_seed_layout
 from datagen.invariants import verify_ledger
 from datagen.sharding.verify import verify_load
@@ -13,10 +14,11 @@ from nerv_fl.checks import one_of
 from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.ledger import SHARD_KINDS
 from nerv_fl.store import open_ledger
-from nerv_fl.store.identify import LEDGER, SHARD_LOAD, kind_of
+from nerv_fl.store.identify import CONSENSUS, LEDGER, SHARD_LOAD, kind_of
 from nerv_fl.store.load import LoadFile
 from nerv_fl.store.load_schema import FEATURES, SPLITS
 from nerv_fl.store.parts import INDEX_FILE
+from nerv_fl.store.races import RaceFile
 
 LAYOUTS = ("seed", "parquet")
 EXPORTS = {
@@ -43,6 +45,8 @@ def verify_any(path: Path, *, progress: Callable[[int], None] | None = None) -> 
         return {"files": len(verify_bundle(path)), **verify_any(data_of(path), progress=progress)}
     if kind_of(path) == SHARD_LOAD:
         return asdict(verify_load(path))
+    if kind_of(path) == CONSENSUS:
+        return asdict(verify_races(path))
     return asdict(verify_ledger(path, progress=progress))
 
 
@@ -55,6 +59,8 @@ def inspect_any(path: Path) -> dict[str, Any]:
     source = data_of(path)
     if kind_of(source) == SHARD_LOAD:
         return _inspect_load(source)
+    if kind_of(source) == CONSENSUS:
+        return _inspect_races(source)
     with open_ledger(source) as ledger:
         kinds = ledger.shard_kinds()
         counts = {name: int((kinds == kind).sum()) for kind, name in enumerate(SHARD_KINDS)}
@@ -77,7 +83,7 @@ def export_any(path: Path, out: Path, *, to: str) -> Path:
     source = data_of(path)
     kind = kind_of(source)
     if (kind, to) not in EXPORTS:
-        known = ", ".join(layout for of, layout in EXPORTS if of == kind)
+        known = ", ".join(layout for of, layout in EXPORTS if of == kind) or "none"
         raise ConfigError(f"--format is {to!r}, expected one of: {known} (for {kind} data such as {source})")
     return EXPORTS[kind, to](source, out)
 
@@ -86,6 +92,13 @@ def _inspect_load(path: Path) -> dict[str, Any]:
     with LoadFile(path) as file:
         shards = {f"{name}_shards": len(file.shards_of(name)) for name in SPLITS}
         return {"kind": SHARD_LOAD, **asdict(file.info), **shards, "features": list(FEATURES)}
+
+
+def _inspect_races(path: Path) -> dict[str, Any]:
+    with RaceFile(path) as file:
+        shards = {f"{name}_shards": len(file.shards_of(name)) for name in SPLITS}
+        sizes = {name: len(file.handle()[f"{name}/{of}"]) for name, of in (("candidate", "valid"), ("event", "token"))}
+        return {"kind": CONSENSUS, **asdict(file.info), **shards, **{f"{name}s": size for name, size in sizes.items()}}
 
 
 def data_of(path: Path) -> Path:

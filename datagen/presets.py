@@ -22,3 +22,6 @@ SHARDING_PRESETS: Final[Mapping[str, Mapping[str, int]]] = {
     "full": {"shards": 1000, "steps": 30 * 1440},
 }
 """Shards, and minutes of each."""
+
+CONSENSUS_PRESETS: Final[Mapping[str, int]] = {"sample": 20, "standard": 1600, "full": 15_625}
+"""Shards of 64 races: 1,280, 102,400 and 1,000,000 races."""

@@ -25,6 +25,8 @@ Workers = Annotated[int, typer.Option(help="Processes that share the work; no by
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from what a killed run left beside the file.")]
 MIN_SCORED_MINUTES = 1_000_000
 """Below this, too few overloads begin for baselines to be fitted and compared."""
+MIN_SCORED_RACES = 5_000
+"""Below this, too few candidates are invalid for baselines to be fitted and compared."""
 
 Data = Annotated[Path, typer.Argument(help="Data file, folder of parts, or bundle.")]
 
@@ -114,6 +116,50 @@ def sharding(
     scores = score_load(out) if size["shards"] * size["steps"] >= MIN_SCORED_MINUTES else None
     card = write_card(out, load_card(out, verify_load(out), scores=scores, command=_command()))
     _print(asdict(info), as_json=as_json, text=f"{out}: {info.shards:,} shards, sha256 {info.content_sha256}")
+    if not as_json:
+        print(card)
+
+
+@datagen_app.command("consensus")
+def consensus(
+    out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
+    preset: Preset = "sample",
+    shards: Annotated[int | None, typer.Option(help="Number of shards.")] = None,
+    races: Annotated[int, typer.Option(help="Races of each shard, one block after another.")] = 64,
+    accounts: Annotated[int, typer.Option(help="Accounts of a shard.")] = 1024,
+    max_transactions: Annotated[int, typer.Option(help="Mempools hold 1 to this many transactions.")] = 48,
+    encoder: Annotated[
+        Path | None, typer.Option(help="Weights of an encoder: the card then scores rules that see deltas, too.")
+    ] = None,
+    seed: Seed = 7,
+    workers: Workers = 2,
+    ray: Annotated[str | None, typer.Option(help="Spread the work over a Ray cluster: ADDRESS, or `local`.")] = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Generate consensus races: candidate blocks, votes, disputes, timeouts, and who was finalised; and its card."""
+    from datagen.card import write_card  # noqa: PLC0415 (seconds of imports)
+    from datagen.consensus.generate import RaceShape, generate_races  # noqa: PLC0415
+    from datagen.consensus.score import score_races  # noqa: PLC0415
+    from datagen.consensus.verify import verify_races  # noqa: PLC0415
+    from datagen.presets import CONSENSUS_PRESETS  # noqa: PLC0415
+    from datagen.race_card import race_card  # noqa: PLC0415
+    from nerv_fl.models.weights import read_table  # noqa: PLC0415
+
+    one_of("--preset", preset, choices=CONSENSUS_PRESETS)
+    shape = RaceShape(
+        shards=CONSENSUS_PRESETS[preset] if shards is None else shards,
+        races=races,
+        accounts=accounts,
+        max_transactions=max_transactions,
+        seed=seed,
+    )
+    table = None if encoder is None else read_table(encoder, num_accounts=accounts)
+    with _bar("shards", shape.shards) as advance:
+        info = generate_races(out, shape, workers=workers, ray=ray, resume=resume, progress=advance)
+    scores = score_races(out, table_AD=table) if shape.shards * races >= MIN_SCORED_RACES else ()
+    card = write_card(out, race_card(out, verify_races(out), scores=scores, command=_command()))
+    _print(asdict(info), as_json=as_json, text=f"{out}: {shape.shards * races:,} races, sha256 {info.content_sha256}")
     if not as_json:
         print(card)
 

@@ -13,9 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from nerv_fl.errors import CheckpointError
+from nerv_fl.errors import CheckpointError, ConfigError
 from nerv_fl.files import write_atomically
 from nerv_fl.models.encoder import Encoder, set_flat
+from nerv_fl.models.presets import get_preset
 
 
 def vector_hash(theta_P: npt.NDArray[np.float32]) -> str:
@@ -41,12 +42,7 @@ def load_encoder(path: Path, encoder: Encoder) -> dict[str, object]:
     Raises:
         CheckpointError: If the file is missing, damaged, or holds another preset or read-out.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    header, tensors = _read(path)
     for name, expected in (("preset", encoder.preset.name), ("readout", encoder.readout)):
         if header.get(name) != expected:
             raise CheckpointError(f"{path} holds {name} {header.get(name)!r}, expected {expected!r}")
@@ -63,3 +59,46 @@ def load_encoder(path: Path, encoder: Encoder) -> dict[str, object]:
     set_flat(encoder, theta_P)
     facts: dict[str, object] = json.loads(header.get("facts", "{}"))
     return facts
+
+
+def open_encoder(path: Path) -> Encoder:
+    """Return the encoder of a file, of whichever preset and read-out it says.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or names no preset.
+        ConfigError: If there is no such preset.
+    """
+    header, _ = _read(path)
+    for name in ("preset", "readout"):
+        if name not in header:
+            raise CheckpointError(f"{path} names no {name}, expected the weights of an encoder")
+    encoder = Encoder(get_preset(header["preset"]), readout=header["readout"])
+    load_encoder(path, encoder)
+    return encoder
+
+
+def read_table(path: Path, *, num_accounts: int) -> npt.NDArray[np.float64]:
+    """Return the table V of an encoder on disk, float64 [accounts, width].
+
+    Args:
+        path: Weights of the encoder.
+        num_accounts: Accounts of the data it is for.
+
+    Raises:
+        CheckpointError: If the file is not an encoder's.
+        ConfigError: If the encoder is of another number of accounts.
+    """
+    encoder = open_encoder(path)
+    if encoder.preset.num_accounts != num_accounts:
+        raise ConfigError(f"{path} has {encoder.preset.num_accounts} accounts, expected {num_accounts} (the data's)")
+    with torch.no_grad():
+        return encoder.table().numpy().astype(np.float64)
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Return the header and the tensors of a file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error

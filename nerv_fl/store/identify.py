@@ -9,14 +9,15 @@ from nerv_fl.store.damage import naming_damage
 from nerv_fl.store.handle import Handle, is_fixed
 from nerv_fl.store.load_schema import KIND as SHARD_LOAD
 from nerv_fl.store.parts import INDEX_FILE
+from nerv_fl.store.race_schema import KIND as CONSENSUS
 
 LEDGER: Final = "ledger"
 
-__all__ = ["LEDGER", "SHARD_LOAD", "kind_of"]
+__all__ = ["CONSENSUS", "LEDGER", "SHARD_LOAD", "kind_of"]
 
 
 def kind_of(path: Path) -> str:
-    """Return `LEDGER` or `SHARD_LOAD`: what the file says of itself; what says nothing is taken for a ledger.
+    """Return `LEDGER`, `SHARD_LOAD` or `CONSENSUS`, as the file says of itself; a ledger if it says nothing.
 
     Raises:
         DataError: If there is no such file, or HDF5 cannot open it.
@@ -27,7 +28,7 @@ def kind_of(path: Path) -> str:
     try:
         with naming_damage(path, what="its description"):
             file = handle.file()
-            says_load = "kind" in file.attrs and is_fixed(file, "kind") and file.attrs["kind"] == np.bytes_(SHARD_LOAD)
-            return SHARD_LOAD if says_load else LEDGER
+            said = file.attrs["kind"] if "kind" in file.attrs and is_fixed(file, "kind") else None
+            return next((kind for kind in (SHARD_LOAD, CONSENSUS) if said == np.bytes_(kind)), LEDGER)
     finally:
         handle.close()

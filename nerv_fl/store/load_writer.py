@@ -93,15 +93,20 @@ def join_loads(path: Path, parts: Sequence[Path], *, about: LoadInfo) -> LoadInf
     return _write(path, fill, about=about)
 
 
-def draw_split(seed: int, shards: int) -> npt.NDArray[np.uint8]:
+def draw_split(seed: int, shards: int, *, of: str = "sharding") -> npt.NDArray[np.uint8]:
     """Return the split of each shard, uint8 [shards]: 70 % train, 15 % validation, 15 % test, drawn from the seed.
+
+    Args:
+        seed: Seed of the data set.
+        shards: Number of shards.
+        of: What kind of data it is, which names the stream.
 
     >>> np.bincount(draw_split(7, 100)).tolist()
     [70, 15, 15]
     """
     ends = [round(share * shards) for share in SHARES]
     split = np.searchsorted(ends, np.arange(shards), side="right").astype(np.uint8)
-    return stream(seed, "sharding", "split").permutation(split)
+    return stream(seed, of, "split").permutation(split)
 
 
 def normalise(sums: FloatArray, *, split: npt.NDArray[np.uint8], steps: int) -> tuple[FloatArray, FloatArray]:

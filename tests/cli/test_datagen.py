@@ -11,6 +11,10 @@ from typer.testing import CliRunner
 
 from nerv_fl.cli.main import app
 from nerv_fl.errors import ConfigError, DataError
+from nerv_fl.models.encoder import Encoder
+from nerv_fl.models.presets import get_preset
+from nerv_fl.models.weights import save_encoder
+from nerv_fl.rng import torch_stream
 
 RUNNER = CliRunner()
 
@@ -43,8 +47,15 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_samples_are_small_and_have_cards(ledger: Path, load: Path) -> None:
-    for path in (ledger, load):
+@pytest.fixture(scope="module")
+def races(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("races") / "races.h5"
+    invoke("consensus", "--out", path)
+    return path
+
+
+def test_samples_are_small_and_have_cards(ledger: Path, load: Path, races: Path) -> None:
+    for path in (ledger, load, races):
         assert path.stat().st_size < 10**7
         card = path.with_name(f"{path.name}.card.md").read_text()
         assert "## What it is not" in card
@@ -61,7 +72,9 @@ def test_verify_proves_either(ledger: Path, load: Path) -> None:
     assert "onset_rate" in invoke("verify", load)
 
 
-def test_inspect_tells_them_apart(ledger: Path, load: Path) -> None:
+def test_inspect_tells_them_apart(ledger: Path, load: Path, races: Path) -> None:
+    found = json.loads(invoke("inspect", races, "--json"))
+    assert (found["kind"], found["shards"], found["races"], found["train_shards"]) == ("consensus", 20, 64, 14)
     found = json.loads(invoke("inspect", ledger, "--json"))
     assert (found["kind"], found["samples"], sum(found["shard_kinds"].values())) == ("ledger", 512, 64)
     found = json.loads(invoke("inspect", load, "--json"))
@@ -69,7 +82,7 @@ def test_inspect_tells_them_apart(ledger: Path, load: Path) -> None:
     assert "tps" in invoke("inspect", load)
 
 
-@pytest.mark.parametrize("kind", ["ledger", "load"])
+@pytest.mark.parametrize("kind", ["ledger", "load", "races"])
 def test_a_bundle_is_checked_elsewhere(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     path: Path = request.getfixturevalue(kind)
     invoke("bundle", path, "--out", tmp_path / "bundle")
@@ -120,3 +133,16 @@ def test_the_module_is_the_same_command(tmp_path: Path, ledger: Path) -> None:
     command = [sys.executable, "-m", "datagen", "inspect", str(ledger), "--json"]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     assert finished.stdout == invoke("inspect", ledger, "--json")
+
+
+def test_races_have_no_other_layout_and_want_an_encoder_of_their_size(races: Path, tmp_path: Path) -> None:
+    assert refused("export", races, "--out", tmp_path / "x") == (
+        f"--format is 'parquet', expected one of: none (for consensus data such as {races})"
+    )
+    weights, encoder = tmp_path / "encoder.safetensors", Encoder(get_preset("quickstart"))
+    encoder.reset_parameters(torch_stream(1, "weights"))
+    save_encoder(weights, encoder, facts={})
+    small = ("consensus", "--out", tmp_path / "x.h5", "--shards", "1", "--races", "2", "--max-transactions", "4")
+    assert refused(*small, "--encoder", weights) == f"{weights} has 64 accounts, expected 1024 (the data's)"
+    invoke(*small, "--encoder", weights, "--accounts", "64")
+    assert (tmp_path / "x.h5").exists()

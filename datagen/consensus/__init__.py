@@ -1,0 +1,1 @@
+"""Consensus races: candidate blocks of one mempool, and the votes, disputes and timeouts that decide between them."""
