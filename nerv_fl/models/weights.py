@@ -30,10 +30,21 @@ def save_encoder(path: Path, encoder: Encoder, *, facts: dict[str, object]) -> N
 
 
 def encoder_bytes(encoder: Encoder, *, facts: dict[str, object]) -> bytes:
-    """Return the file that `save_encoder` writes."""
+    """Return the file that `save_encoder` writes: the same bytes for the same encoder and facts."""
     tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in encoder.named_parameters()}
     header = {"preset": encoder.preset.name, "readout": encoder.readout, "facts": json.dumps(facts, sort_keys=True)}
-    return save(tensors, metadata=header)
+    return with_sorted_header(save(tensors, metadata=header))
+
+
+def with_sorted_header(data: bytes) -> bytes:
+    """Return a safetensors file with the keys of its header in order: safetensors' own order changes at each call.
+
+    Source: the safetensors format: u64 length, JSON padded with spaces to a multiple of 8, tensors at relative offsets.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def load_encoder(path: Path, encoder: Encoder) -> dict[str, object]:

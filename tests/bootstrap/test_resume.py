@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.bootstrap import pretrain as pretrain_module
@@ -62,7 +61,7 @@ def test_resumed_training_ends_with_the_same_bits(
     path = stopped(ledger_path, out, settings, step=step)
     result = resumed(ledger_path, out, settings)
     assert replace(result, path=whole.path) == whole
-    assert weights(out) == weights(whole.path)
+    assert out.read_bytes() == whole.path.read_bytes()
     assert not path.exists()
 
 
@@ -113,12 +112,7 @@ def test_killed_training_ends_with_the_same_bits(tmp_path: Path) -> None:
     assert 10 <= steps_in(checkpoint_path(out)) < 60
 
     subprocess.run([*command, str(out)], check=True)
-    assert tensors_of(out) == tensors_of(whole)
-
-
-def tensors_of(path: Path) -> dict[str, list[float]]:
-    """Return a file's tensors: the order of facts in its header is safetensors' own."""
-    return {name: tensor.flatten().tolist() for name, tensor in load_file(path).items()}
+    assert out.read_bytes() == whole.read_bytes()
 
 
 def steps_in(path: Path) -> int:

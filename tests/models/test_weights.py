@@ -15,7 +15,8 @@ from torch import Tensor
 from nerv_fl.errors import CheckpointError
 from nerv_fl.models.encoder import Encoder, get_flat, set_flat
 from nerv_fl.models.presets import Preset
-from nerv_fl.models.weights import load_encoder, save_encoder, vector_hash
+from nerv_fl.models.weights import encoder_bytes, load_encoder, save_encoder, vector_hash
+from nerv_fl.rng import torch_stream
 
 HEADER = {"preset": "tiny", "readout": "balance", "facts": "{}"}
 
@@ -107,3 +108,10 @@ def test_hash_is_that_of_little_endian_float32() -> None:
     assert vector_hash(theta_P) == hashlib.sha256(struct.pack("<2f", 1.0, -2.5)).hexdigest()
     assert vector_hash(theta_P.astype(">f4")) == vector_hash(theta_P)
     assert vector_hash(np.nextafter(theta_P, np.float32(9))) != vector_hash(theta_P)
+
+
+def test_same_encoder_is_the_same_file(tiny: Preset) -> None:
+    """Ten times: safetensors alone orders its header at random."""
+    encoder = Encoder(tiny)
+    encoder.reset_parameters(torch_stream(1, "weights"))
+    assert len({encoder_bytes(encoder, facts={"epsilon": None, "best_step": 3}) for _ in range(10)}) == 1
