@@ -116,7 +116,8 @@ class Positions(PerSampleLayer):
         return input + self.weight
 
 
-def _write(parameter: nn.Parameter | Tensor, grad_sample: Tensor) -> None:
+def write_grad_sample(parameter: nn.Parameter | Tensor, grad_sample: Tensor) -> None:
+    """Add per-sample gradients (B, *parameter.shape) to those that a parameter already holds."""
     earlier = getattr(parameter, "grad_sample", None)
     parameter.grad_sample = grad_sample if earlier is None else earlier + grad_sample  # type: ignore[union-attr]
 
@@ -134,9 +135,9 @@ class _Linear(Function):
         weight, bias = ctx.parameters
         grad_BNO = grad_outputs[0].reshape(x.shape[0], -1, weight.shape[0])
         x_BNI = x.reshape(x.shape[0], -1, weight.shape[1])
-        _write(weight, torch.bmm(grad_BNO.transpose(1, 2), x_BNI))
+        write_grad_sample(weight, torch.bmm(grad_BNO.transpose(1, 2), x_BNI))
         if bias is not None:
-            _write(bias, grad_BNO.sum(dim=1))
+            write_grad_sample(bias, grad_BNO.sum(dim=1))
         return grad_outputs[0] @ weight, None, None
 
 
@@ -156,8 +157,8 @@ class _LayerNorm(Function):
         shape_BND = (x.shape[0], -1, x.shape[-1])
         normalised_BND = ((x - mean) * rstd).reshape(shape_BND)
         grad_BND = grad.reshape(shape_BND)
-        _write(weight, (grad_BND * normalised_BND).sum(dim=1))
-        _write(bias, grad_BND.sum(dim=1))
+        write_grad_sample(weight, (grad_BND * normalised_BND).sum(dim=1))
+        write_grad_sample(bias, grad_BND.sum(dim=1))
         grad_x = torch.ops.aten.native_layer_norm_backward(
             grad, x, x.shape[-1:], mean, rstd, weight, bias, [True, False, False]
         )[0]
@@ -180,7 +181,7 @@ class _Embedding(Function):
         rows = (tokens.reshape(num_samples, -1) + offsets_B1).reshape(-1)
         grad_sample = grad_outputs[0].new_zeros(num_samples * num_rows, width)
         grad_sample.index_add_(0, rows, grad_outputs[0].reshape(-1, width))
-        _write(ctx.parameter, grad_sample.reshape(num_samples, num_rows, width))
+        write_grad_sample(ctx.parameter, grad_sample.reshape(num_samples, num_rows, width))
         return None, None
 
 
@@ -192,5 +193,5 @@ class _Positions(Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        _write(ctx.parameter, grad_outputs[0].sum(dim=1))
+        write_grad_sample(ctx.parameter, grad_outputs[0].sum(dim=1))
         return grad_outputs[0], None

@@ -1,0 +1,172 @@
+"""The forecaster on disk: safetensors to train on from, ONNX in int8 for nodes, TorchScript for programs that read it.
+
+Shapes: B windows, D = 11 metrics.
+"""
+
+import io
+import json
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidProtobuf, NoSuchFile
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch.jit._trace import TracerWarning
+
+from nerv_fl.errors import CheckpointError, DataError
+from nerv_fl.files import write_atomically
+from nerv_fl.models.forecaster import METRICS, WINDOW, Forecaster, LoadScale
+from nerv_fl.models.quantize import quantize_onnx
+
+KIND: Final = "shard-load-forecaster"
+OPSET: Final = 17
+INPUT: Final = "metrics"
+OUTPUTS: Final = ("next_metrics", "overload")
+INPUT_SHAPE: Final = ["B", WINDOW, METRICS]
+Forecasts = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+"""The next minute's metrics, float32 (B, 11), and the probability of overload, float32 (B,)."""
+
+
+def save_forecaster(path: Path, model: Forecaster, *, facts: dict[str, object]) -> None:
+    """Write weights, scale and calibration atomically, with what is known of them in the header."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    header = json.dumps({"width": model.width, "facts": facts}, sort_keys=True)
+    # One key: safetensors writes several in no fixed order, and the same weights would not give the same bytes.
+    write_atomically(path, save(tensors, metadata={KIND: header}))
+
+
+def load_forecaster(path: Path) -> tuple[Forecaster, dict[str, object]]:
+    """Read a forecaster and the facts written with it.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, no forecaster, or holds numbers that are not finite.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    if KIND not in header:
+        raise CheckpointError(f"{path} has the header {sorted(header)}, expected {KIND!r}")
+    about = json.loads(header[KIND])
+    model = Forecaster(LoadScale.unit(), width=about["width"])
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            raise CheckpointError(f"{path} holds {name} of shape {found.get(name)}, expected {expected.get(name)}")
+        if not bool(torch.isfinite(tensors[name]).all()):
+            raise CheckpointError(f"{path} holds NaN or infinite numbers in {name}, expected finite ones")
+    model.load_state_dict(tensors)
+    return model.eval(), about["facts"]
+
+
+def export_onnx(model: Forecaster, path: Path) -> int:
+    """Write the forecaster as ONNX in float32, for any number of windows, and return its size in bytes.
+
+    By torch's older exporter: what the newer one writes, ONNX Runtime does not make smaller.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder, _known_warnings():
+        staged = Path(folder) / "float32.onnx"
+        torch.onnx.export(
+            model.eval(),
+            (torch.zeros(1, WINDOW, METRICS),),
+            staged,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_axes={name: {0: "B"} for name in (INPUT, *OUTPUTS)},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        content = staged.read_bytes()
+    write_atomically(path, content)
+    return len(content)
+
+
+def export_int8(model: Forecaster, path: Path) -> int:
+    """Write the forecaster as ONNX with int8 weights, and return its size in bytes.
+
+    Raises:
+        DataError: If ONNX Runtime left the LSTM as it was.
+        OSError: If the file cannot be written.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        plain, staged = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        export_onnx(model, plain)
+        size = quantize_onnx(plain, staged)
+        kinds = [node.op_type for node in onnx.load(staged).graph.node]
+        if "LSTM" in kinds or "DynamicQuantizeLSTM" not in kinds:
+            raise DataError(f"{path} would hold {sorted(set(kinds))}, expected DynamicQuantizeLSTM and no LSTM")
+        staged.replace(path)
+    return size
+
+
+def export_torchscript(model: torch.nn.Module, path: Path) -> int:
+    """Write a forecaster, in float32 or as `quantize_torch` makes it, as TorchScript; return its size in bytes.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    staged = io.BytesIO()
+    with _known_warnings(), torch.no_grad():
+        traced = torch.jit.trace(model.eval(), (torch.zeros(2, WINDOW, METRICS),))
+        torch.jit.save(traced, staged)
+    write_atomically(path, staged.getvalue())
+    return len(staged.getvalue())
+
+
+class OnnxForecaster:
+    """A forecaster run by ONNX Runtime on one thread.
+
+    Args:
+        path: ONNX file.
+
+    Raises:
+        DataError: If the file is missing, damaged, or not a forecaster.
+    """
+
+    def __init__(self, path: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except (Fail, InvalidArgument, InvalidProtobuf, NoSuchFile) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"{path} cannot be run ({reason}), expected a forecaster in ONNX") from error
+        shapes = {entry.name: entry.shape for entry in self._session.get_inputs()}
+        names = tuple(entry.name for entry in self._session.get_outputs())
+        if shapes != {INPUT: INPUT_SHAPE} or names != OUTPUTS:
+            raise DataError(f"{path} maps {shapes} to {list(names)}, expected {INPUT_SHAPE} to {list(OUTPUTS)}")
+
+    def __call__(self, metrics_BTD: npt.NDArray[np.float32]) -> Forecasts:
+        """Forecast from raw metrics, float32 (B, 60, 11)."""
+        next_BD, overload_B = self._session.run(list(OUTPUTS), {INPUT: metrics_BTD})
+        return np.asarray(next_BD), np.asarray(overload_B)
+
+
+@contextmanager
+def _known_warnings() -> Iterator[None]:
+    """Silence what torch says of its older exporters: that they are old, and that lengths are fixed, as they are."""
+    with warnings.catch_warnings():
+        for message, category in (
+            ("`torch.jit.(trace|trace_method|script|save)` is deprecated", DeprecationWarning),
+            ("You are using the legacy TorchScript-based ONNX export", DeprecationWarning),
+            ("The feature will be removed", DeprecationWarning),
+            ("Converting a tensor to a Python boolean", TracerWarning),
+            ("Exporting a model to ONNX with a batch_size other than 1", UserWarning),
+        ):
+            warnings.filterwarnings("ignore", message=message, category=category)
+        yield
