@@ -5,13 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from datagen.bundle import SUMS_FILE, verify_bundle
 from datagen.consensus.verify import verify_races
 from datagen.export import export_load_parquet, export_parquet, export_seed_layout
 from datagen.invariants import verify_ledger
 from datagen.sharding.verify import verify_load
 from nerv_fl.checks import one_of
 from nerv_fl.errors import ConfigError, DataError
+from nerv_fl.folders import SUMS_FILE, verify_bundle
 from nerv_fl.ledger import SHARD_KINDS
 from nerv_fl.store import open_ledger
 from nerv_fl.store.identify import CONSENSUS, LEDGER, SHARD_LOAD, kind_of

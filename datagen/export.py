@@ -14,9 +14,9 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from datagen.bundle import staged_folder
 from nerv_fl.arrays import IntArray
 from nerv_fl.errors import ConfigError
+from nerv_fl.folders import staged_folder
 from nerv_fl.ledger import NO_ACCOUNT, tokens, vocabulary_size
 from nerv_fl.store import ChainBlock, open_ledger
 from nerv_fl.store.load import LoadFile

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from nerv_fl.cli.bootstrap import bootstrap_app
 from nerv_fl.cli.datagen import datagen_app
+from nerv_fl.cli.export import export
 from nerv_fl.cli.forecaster import forecaster
 from nerv_fl.cli.live import RunDisplay
 from nerv_fl.cli.rewards import rewards
@@ -33,6 +34,7 @@ app.add_typer(datagen_app, name="datagen")
 app.add_typer(bootstrap_app, name="bootstrap")
 app.command()(rewards)
 bootstrap_app.command()(forecaster)
+app.command()(export)
 
 INTERRUPTED = 130
 

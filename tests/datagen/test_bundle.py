@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from datagen import bundle
-from datagen.bundle import staged_folder, verify_bundle, write_bundle
+from datagen.bundle import write_bundle
 from nerv_fl.errors import ConfigError, DataError
+from nerv_fl.folders import copy_file, staged_folder, verify_bundle
 
 FILES = {"data.h5": b"data", "data.h5.card.md": b"# Card", "data.h5.card/bars.svg": b"<svg/>"}
 DATA_SHA256 = "3a6eb0790f39ac87c94f3856b2dd2c5d110e6811602261a9a923d3bb23adc8b7"  # printf data | sha256sum
@@ -74,14 +75,12 @@ def test_verified_files(whole: Path) -> None:
 
 @pytest.mark.parametrize("name", ["data.h5", "data.h5.card/bars.svg"])
 def test_a_stopped_writer_leaves_nothing(source: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    copy = bundle._copy
-
     def stop(path: Path, target: Path) -> str:
         if target.as_posix().endswith(name):
             raise OSError("disk full")
-        return copy(path, target)
+        return copy_file(path, target)
 
-    monkeypatch.setattr(bundle, "_copy", stop)
+    monkeypatch.setattr(bundle, "copy_file", stop)
     with pytest.raises(OSError, match="disk full"):
         write_bundle(source, source.parents[1] / "out")
     assert [path.name for path in source.parents[1].iterdir()] == ["in"]

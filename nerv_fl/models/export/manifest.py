@@ -1,0 +1,116 @@
+"""The manifest of an export: what is in it, what goes in and comes out, what was measured, and how near it stays."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from nerv_fl.errors import DataError
+from nerv_fl.folders import sha256_of
+from nerv_fl.models.export.graphs import Graph, Port
+from nerv_fl.models.export.source import Source
+
+SCHEMA: Final = "nerv-fl export 1"
+MANIFEST_FILE: Final = "manifest.json"
+LICENCE: Final = "Apache-2.0"
+TOLERANCE: Final = 1e-4
+"""Largest difference of a float32 export from the model, over 1 + the largest output."""
+LIBRARIES: Final = ("nerv-fl", "torch", "onnx", "onnxruntime", "safetensors", "blake3", "numpy")
+
+Outputs = Sequence[npt.NDArray[np.generic]]
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """Return what a manifest says of any file: hash and size."""
+    return {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}
+
+
+def ports_entry(graph: Graph) -> dict[str, Any]:
+    """Return what a manifest says of a graph's inputs and outputs."""
+
+    def entry(port: Port) -> dict[str, object]:
+        return {"name": port.name, "shape": list(port.shape), "dtype": port.dtype}
+
+    return {"inputs": [entry(port) for port in graph.inputs], "outputs": [entry(port) for port in graph.outputs]}
+
+
+def largest_difference(found: Sequence[Outputs], expected: Sequence[Sequence[Tensor]]) -> tuple[float, float]:
+    """Return the largest difference of any output of any example, and the same over 1 + that output's largest."""
+    worst, relative = 0.0, 0.0
+    for outputs, tensors in zip(found, expected, strict=True):
+        for output, tensor in zip(outputs, tensors, strict=True):
+            right = tensor.numpy().astype(np.float64)
+            if output.shape != right.shape:
+                raise DataError(f"an export gives shape {output.shape}, expected {right.shape}")
+            difference = float(np.abs(output.astype(np.float64) - right).max(initial=0.0))
+            worst = max(worst, difference)
+            relative = max(relative, difference / (1.0 + float(np.abs(right).max(initial=0.0))))
+    return worst, relative
+
+
+def require_near(path: Path, relative: float) -> None:
+    """Refuse a float32 export that does not compute what the model does.
+
+    Raises:
+        DataError: If it differs by more than `TOLERANCE`.
+    """
+    if not relative <= TOLERANCE:
+        raise DataError(
+            f"{path.name} differs from the model by {relative:.2e} of 1 + its largest output, "
+            f"expected at most {TOLERANCE:g}"
+        )
+
+
+def write_manifest(
+    folder: Path, source: Source, *, fmt: str, files: Mapping[str, object], notes: Mapping[str, object]
+) -> dict[str, Any]:
+    """Write an export's manifest, and return it.
+
+    Args:
+        folder: The export.
+        source: The model.
+        fmt: Name of the format.
+        files: What is said of each file, by name.
+        notes: What is said of the format.
+    """
+    manifest = {
+        "schema": SCHEMA,
+        "kind": source.kind,
+        "preset": source.preset,
+        "format": fmt,
+        "licence": LICENCE,
+        "source": dict(source.origin),
+        "model": model_entry(source),
+        "facts": dict(source.facts),
+        "metrics": dict(source.metrics),
+        "files": dict(files),
+        **notes,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+    }
+    text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"
+    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    return manifest
+
+
+def model_entry(source: Source) -> dict[str, object]:
+    """Return the sizes of a model."""
+    parameters = sum(parameter.numel() for parameter in source.model.parameters())
+    preset = getattr(source.model, "preset", None)
+    sizes: dict[str, object] = {"parameters": parameters}
+    if preset is not None:
+        sizes |= {
+            "readout": source.model.readout,
+            "accounts": preset.num_accounts,
+            "width": preset.width,
+            "layers": preset.num_layers,
+            "heads": preset.num_heads,
+            "tokens": preset.num_tokens,
+            "vocabulary": preset.vocabulary,
+        }
+    return sizes

@@ -1,0 +1,61 @@
+"""ONNX: opset 17, by torch's older exporter, in float32 and int8, for ONNX Runtime and whatever else reads ONNX."""
+
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+from torch import Tensor
+
+from nerv_fl.models.export.graphs import Graph
+from nerv_fl.models.export.quiet import older_exporters
+from nerv_fl.models.quantize import quantize_onnx
+
+OPSET: Final = 17
+
+
+def write_onnx(graph: Graph, folder: Path) -> tuple[str, ...]:
+    """Write a graph as `NAME.onnx` and, if it is to be had, `NAME.int8.onnx`.
+
+    Args:
+        graph: What to write.
+        folder: Where to.
+
+    Returns:
+        The names of the files, float32 first.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
+    path = folder / f"{graph.name}.onnx"
+    ports = (*graph.inputs, *graph.outputs)
+    free = {port.name: {at: size for at, size in enumerate(port.shape) if isinstance(size, str)} for port in ports}
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".onnx.") as staged, older_exporters(), torch.no_grad():
+        torch.onnx.export(
+            graph.module,
+            graph.example,
+            Path(staged) / path.name,
+            input_names=[port.name for port in graph.inputs],
+            output_names=[port.name for port in graph.outputs],
+            dynamic_axes={name: axes for name, axes in free.items() if axes},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        (Path(staged) / path.name).replace(path)
+    if not graph.int8:
+        return (path.name,)
+    quantised = folder / f"{graph.name}.int8.onnx"
+    quantize_onnx(path, quantised)
+    return path.name, quantised.name
+
+
+def run_onnx(path: Path, graph: Graph, inputs: tuple[Tensor, ...]) -> tuple[npt.NDArray[np.generic], ...]:
+    """Return what ONNX Runtime computes of a file that `write_onnx` wrote, on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    feed = {port.name: tensor.numpy() for port, tensor in zip(graph.inputs, inputs, strict=True)}
+    return tuple(np.asarray(output) for output in session.run([port.name for port in graph.outputs], feed))

@@ -1,0 +1,112 @@
+"""An export: a folder with a model in one format, its manifest and its card, whole or not at all."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from torch import Tensor
+
+from nerv_fl.checks import one_of
+from nerv_fl.errors import ConfigError
+from nerv_fl.files import write_atomically
+from nerv_fl.folders import staged_folder
+from nerv_fl.models.encoder import Encoder
+from nerv_fl.models.export.bincode import rust_encoder, to_bytes
+from nerv_fl.models.export.card import write_card
+from nerv_fl.models.export.graphs import Graph, encoder_graph
+from nerv_fl.models.export.manifest import (
+    Outputs,
+    file_entry,
+    largest_difference,
+    ports_entry,
+    require_near,
+    write_manifest,
+)
+from nerv_fl.models.export.notes import format_notes
+from nerv_fl.models.export.onnx_file import run_onnx, write_onnx
+from nerv_fl.models.export.source import Source
+from nerv_fl.models.export.tensors import write_tensors
+from nerv_fl.models.export.torchscript import run_torchscript, write_torchscript
+
+FORMATS: Final = ("safetensors", "onnx", "torchscript", "bincode")
+
+_Run = Callable[[Path, Graph, tuple[Tensor, ...]], Outputs]
+
+
+def require_format(fmt: str) -> None:
+    """Refuse a format that there is not.
+
+    Raises:
+        ConfigError: Naming the nearest.
+    """
+    one_of("format", fmt, choices=FORMATS)
+
+
+def write_export(source: Source, out: Path, *, fmt: str) -> dict[str, Any]:
+    """Write a model in one format, with its manifest and card, and return the manifest.
+
+    Each file that computes is loaded by its own runtime and run on two examples: a float32 file must agree with the
+    model, and of an int8 one the manifest says how far it is off.
+
+    Args:
+        source: The model.
+        out: Folder to make; it must be new or empty.
+        fmt: One of `FORMATS`.
+
+    Raises:
+        ConfigError: If there is no such format, it holds no model of this kind, or the folder is not empty.
+        DataError: If a weight is not finite, or an export does not compute what the model does.
+        OSError: If the folder cannot be written.
+    """
+    require_format(fmt)
+    if fmt == "bincode" and source.kind != "encoder":
+        raise ConfigError(f"format 'bincode' holds encoders only, expected another for a {source.kind}")
+    with staged_folder(out) as folder:
+        files = _WRITERS[fmt](source, folder)
+        manifest = write_manifest(folder, source, fmt=fmt, files=files, notes=format_notes(source, fmt))
+        write_card(folder, manifest)
+    return manifest
+
+
+def graphs_of(source: Source) -> tuple[Graph, ...]:
+    """Return what is computed by the exports of a model."""
+    assert isinstance(source.model, Encoder)
+    return (encoder_graph(source.model),)
+
+
+def _tensors(source: Source, folder: Path) -> dict[str, Any]:
+    return {name: file_entry(folder / name) for name in write_tensors(source, folder)}
+
+
+def _bincode(source: Source, folder: Path) -> dict[str, Any]:
+    assert isinstance(source.model, Encoder)
+    path = folder / "encoder.bin"
+    rust = rust_encoder(source.model, epoch=source.epoch)
+    write_atomically(path, to_bytes(rust))
+    return {path.name: {**file_entry(path), "weight_hash": rust.weight_hash.hex(), "epoch": rust.epoch}}
+
+
+def _computing(
+    source: Source, folder: Path, *, write: Callable[[Graph, Path], tuple[str, ...]], run: _Run
+) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for graph in graphs_of(source):
+        examples = (graph.example, graph.other)
+        expected = [graph.run(inputs) for inputs in examples]
+        for place, name in enumerate(write(graph, folder)):
+            path = folder / name
+            found = [run(path, graph, inputs) for inputs in examples]
+            difference, relative = largest_difference(found, expected)
+            if place == 0:
+                require_near(path, relative)
+            entries[name] = {**file_entry(path), **ports_entry(graph), "max_abs_difference": difference}
+    return entries
+
+
+_WRITERS: Final[Mapping[str, Callable[[Source, Path], dict[str, Any]]]] = {
+    "safetensors": _tensors,
+    "onnx": partial(_computing, write=write_onnx, run=run_onnx),
+    "torchscript": partial(_computing, write=write_torchscript, run=run_torchscript),
+    "bincode": _bincode,
+}
