@@ -39,7 +39,7 @@ from nerv_fl.races import (
 )
 
 EVENT_WIDTH: Final = 96
-WIDTH: Final = 192
+WIDTH: Final = 184
 LATENTS: Final = 12
 LAYERS: Final = 3
 HEADS: Final = 4
@@ -107,7 +107,7 @@ class Predictor(nn.Module):
         self.slot = nn.Embedding(MAX_CANDIDATES, WIDTH)
         self.facts = nn.Linear(FACTS, WIDTH)
         self.facts_wide = nn.Linear(WIDTH, WIDTH)
-        self.read = Layer(WIDTH, source_width=EVENT_WIDTH, heads=HEADS)
+        self.read = Layer(WIDTH, source_width=EVENT_WIDTH, heads=HEADS, expansion=2)
         self.think = nn.ModuleList(Layer(WIDTH, source_width=WIDTH, heads=HEADS) for _ in range(LAYERS))
         self.norm = nn.LayerNorm(WIDTH)
         self.valid = nn.Linear(WIDTH, 1)
@@ -155,11 +155,11 @@ class Predictor(nn.Module):
     def _events(self, tokens_BL: Tensor) -> tuple[Tensor, Tensor]:
         there_BL = (tokens_BL < (1 << 15)).to(self.position.weight.dtype)
         x_BLE = (
-            self.kind(tokens_BL >> 12 & 7)
-            + self.candidate(tokens_BL >> 10 & 3)
-            + self.reputation(tokens_BL >> 6 & 15)
-            + self.validator(tokens_BL & 63)
-            + self.position.weight[: tokens_BL.shape[1]]
+            self.kind(_field(tokens_BL, 1 << 12, KINDS))
+            + self.candidate(_field(tokens_BL, 1 << 10, MAX_CANDIDATES))
+            + self.reputation(_field(tokens_BL, 1 << 6, NUM_BUCKETS))
+            + self.validator(_field(tokens_BL, 1, MAX_VALIDATORS))
+            + self.position(torch.arange(tokens_BL.shape[1], device=tokens_BL.device))
         )
         bias_B11L = (FAR * (1.0 - there_BL))[:, None, None, :]
         return self.events(x_BLE, x_BLE, bias_B11L), bias_B11L
@@ -197,14 +197,19 @@ def race_facts(tokens_BL: Tensor, headers_BCH: Tensor, deltas_BCD: Tensor, past_
     )
 
 
+def _field(tokens_BL: Tensor, unit: int, size: int) -> Tensor:
+    """Return a field of tokens, by division: ONNX has no shifts of signed integers."""
+    return torch.remainder(torch.div(tokens_BL, unit, rounding_mode="trunc"), size)
+
+
 def _tallies(tokens_BL: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the counts of each candidate, [B, 4, 7]: every vote of a round counts here, second ones too."""
-    kind_BL = tokens_BL >> 12
+    kind_BL = _field(tokens_BL, 1 << 12, 1 << 4)
     there_BL = tokens_BL < (1 << 15)
     ended_BL = torch.cumsum((kind_BL == TIMEOUT).to(torch.int64), dim=1)
     rounds_B1 = ended_BL[:, -1:]
-    weight_BL = ((tokens_BL >> 6 & 15).to(dtype) + 0.5) / NUM_BUCKETS
-    which_BLC = (tokens_BL[:, :, None] >> 10 & 3) == torch.arange(MAX_CANDIDATES, device=tokens_BL.device)
+    weight_BL = (_field(tokens_BL, 1 << 6, NUM_BUCKETS).to(dtype) + 0.5) / NUM_BUCKETS
+    which_BLC = _field(tokens_BL, 1 << 10, MAX_CANDIDATES)[:, :, None] == torch.arange(MAX_CANDIDATES, device=tokens_BL.device)
 
     def count(mask_BL: Tensor, weight_BL: Tensor) -> Tensor:
         chosen_BL = (mask_BL & there_BL).to(dtype) * weight_BL
