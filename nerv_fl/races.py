@@ -12,6 +12,7 @@ Source: NERV whitepaper v1.01, section 2.3 (prediction before the vote, weights 
 evidence are ours, since it leaves them open.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +40,10 @@ PROPOSE, VOTE, DISPUTE, EVIDENCE, TIMEOUT = range(5)
 EVENTS: Final = ("propose", "vote", "dispute", "evidence", "timeout")
 """Evidence names a validator that voted twice, and its first vote. A timeout ends a round; its other fields are 0."""
 PAD_TOKEN: Final = 2**16 - 1
+CUTS: Final = (0.25, 0.50, 0.75, 1.00)
+"""Parts of a race's votes at which predictions are compared."""
+DISPUTED: Final = 0.2
+"""Part of the reputation whose disputes make a candidate invalid, for who has no better rule."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,11 @@ class Standing:
         """The candidate with most reputation in this round and the one before; the first of equals."""
         return int((self.now + self.before).argmax())
 
+    @property
+    def majority(self) -> int:
+        """The candidate with most votes in this round; of equals, the one with more reputation in the one before."""
+        return int((self.voters + self.before / (self.total + 1)).argmax())
+
 
 def unpack(token: npt.NDArray[np.uint16]) -> tuple[IntArray, IntArray, IntArray, IntArray]:
     """Return kind, candidate, reputation bucket and validator of tokens, int64 each.
@@ -88,6 +98,15 @@ def unpack(token: npt.NDArray[np.uint16]) -> tuple[IntArray, IntArray, IntArray,
 def bucket_of(weight: npt.NDArray[np.uint16]) -> IntArray:
     """Return the reputation bucket, 0 to 15, of weights 1 to 1,000."""
     return weight.astype(np.int64) * NUM_BUCKETS // (MAX_WEIGHT + 1)
+
+
+def votes_at(num_votes: npt.NDArray[np.uint16], cuts: Sequence[float]) -> IntArray:
+    """Return how many votes of races have been cast at each cut, int64 [R, K]: ceil(cut x votes).
+
+    >>> votes_at(np.array([8, 5], dtype=np.uint16), (0.25, 1.0)).tolist()
+    [[2, 8], [2, 5]]
+    """
+    return np.asarray(np.ceil(num_votes.astype(np.float64)[:, None] * np.array(cuts) - 1e-9), dtype=np.int64)
 
 
 def standing(token: npt.NDArray[np.uint16], weight: npt.NDArray[np.uint16]) -> Standing:

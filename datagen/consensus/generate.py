@@ -1,6 +1,6 @@
 """From a shape to a consensus file: ledgers of mempools, the races for them, parts of the work, and one file of all."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -8,10 +8,11 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from datagen.consensus.simulate import simulate
+from datagen.consensus.simulate import continued, simulate
 from datagen.ledger.generate import draw_blocks
 from datagen.ledger.shape import LedgerShape
 from datagen.parts import Part, Staging, make_parts
+from nerv_fl.arrays import FloatArray, IntArray
 from nerv_fl.checks import in_range
 from nerv_fl.rng import stream
 from nerv_fl.store import ChainBlock
@@ -168,6 +169,24 @@ def mempools(shape: RaceShape, shards: Iterable[int]) -> Iterator[tuple[int, Cha
             (block,) = draw_blocks(shape.ledger, first=drawn * size, last=last)
             pools = list(_chains(block))
         yield shard, pools[shard % size]
+
+
+def play_on(info: RaceInfo, *, rollouts: int) -> Callable[[Sequence[int], Sequence[IntArray]], Iterator[FloatArray]]:
+    """Return what plays the races of a file to their end from the hidden state.
+
+    Args:
+        info: Of the whole file.
+        rollouts: Continuations of each race and cut.
+
+    Returns:
+        Given shards, rising, and votes int64 [R, K] of each, yields chances float64 [R, K, 5] of each.
+    """
+
+    def chances(shards: Sequence[int], votes: Sequence[IntArray]) -> Iterator[FloatArray]:
+        for (shard, pool), cuts in zip(mempools(RaceShape.of(info), shards), votes, strict=True):
+            yield continued(info.seed, shard, pool=pool, votes=cuts, rollouts=rollouts)
+
+    return chances
 
 
 def _chains(block: ChainBlock) -> Iterator[ChainBlock]:

@@ -14,18 +14,17 @@ import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from datagen.consensus.generate import RaceShape, mempools
-from datagen.consensus.simulate import CUTS, continued, votes_at
+from datagen.consensus.simulate import continued
 from nerv_fl.arrays import BoolArray, FloatArray, IntArray
 from nerv_fl.checks import in_range
 from nerv_fl.errors import DataError
 from nerv_fl.models.predictor import race_facts
 from nerv_fl.models.race_inputs import event_stops, make_inputs
-from nerv_fl.races import MAX_CANDIDATES, Standing, standing
+from nerv_fl.races import CUTS, DISPUTED, MAX_CANDIDATES, Standing, standing, votes_at
 from nerv_fl.store.race_schema import RaceBlock
 from nerv_fl.store.races import RaceFile
 
 ROLLOUTS: Final = 64
-DISPUTED: Final = 0.2
 BATCHES_FIRST: Final = 12
 """Where the figures of a candidate's batch begin in `race_facts`."""
 
@@ -195,7 +194,7 @@ def _sample(block: RaceBlock, *, cut: float, table_AD: FloatArray | None, oracle
         outcome=block.outcome.astype(np.int64),
         honest=np.add.reduceat(block.valid, first[:-1]) == block.num_candidates,
         published=published,
-        majority=np.array([int((count.voters + 1e-3 * count.before).argmax()) for count in counts]),
+        majority=np.array([count.majority for count in counts]),
         reputation=np.array([count.leader for count in counts]),
         oracle=oracle,
         x=np.concatenate(

@@ -1,11 +1,9 @@
 """The races of one shard, block after block, compiled around `chain` and `candidates`."""
 
 import math
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from datagen.consensus.candidates import announce, choose, tamper
 from datagen.consensus.cast import (
@@ -51,8 +49,6 @@ from nerv_fl.store import ChainBlock
 from nerv_fl.store.race_schema import CANDIDATE_COLUMNS, RACE_COLUMNS, TX_COLUMNS, RaceBlock
 
 MANY: Final = 2**31
-CUTS: Final = (0.25, 0.50, 0.75, 1.00)
-"""Parts of a race's votes at which a node may have to predict."""
 
 
 @compiled
@@ -233,11 +229,6 @@ def continued(seed: int, shard: int, *, pool: ChainBlock, votes: IntArray, rollo
     """
     _, chances = _play(seed, shard, pool=pool, stops=votes, rollouts=rollouts)
     return chances
-
-
-def votes_at(num_votes: npt.NDArray[np.uint16], cuts: Sequence[float]) -> IntArray:
-    """Return how many votes of a race have been cast at each cut, int64 [R, cuts]: ceil(cut x votes)."""
-    return np.asarray(np.ceil(num_votes.astype(np.float64)[:, None] * np.array(cuts) - 1e-9), dtype=np.int64)
 
 
 def _play(seed: int, shard: int, *, pool: ChainBlock, stops: IntArray, rollouts: int) -> tuple[RaceBlock, FloatArray]:

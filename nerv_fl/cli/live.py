@@ -71,7 +71,7 @@ class RunDisplay:
         if rounds_done:
             self._console.print(f"resuming after round {rounds_done}", highlight=False)
 
-    def stage(self, name: str, done: int, total: int, note: str) -> None:  # noqa: PLR0917 (a `Progress`)
+    def stage(self, name: str, done: int, total: int, note: str) -> None:
         """Show how far a stage is."""
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total, note=note)

@@ -16,6 +16,7 @@ from nerv_fl.cli.datagen import datagen_app
 from nerv_fl.cli.export import export
 from nerv_fl.cli.forecaster import forecaster
 from nerv_fl.cli.live import RunDisplay
+from nerv_fl.cli.predictor import predictor
 from nerv_fl.cli.rewards import rewards
 from nerv_fl.errors import NervError
 
@@ -35,6 +36,7 @@ app.add_typer(bootstrap_app, name="bootstrap")
 app.command()(rewards)
 bootstrap_app.command()(forecaster)
 app.command()(export)
+bootstrap_app.command()(predictor)
 
 INTERRUPTED = 130
 

@@ -44,6 +44,8 @@ LATENTS: Final = 12
 LAYERS: Final = 3
 HEADS: Final = 4
 KINDS: Final = 8
+LATENT_STD: Final = 0.2
+TABLE_STD: Final = 0.5
 FAR: Final = -1e4
 """Added to the score of what is not there; within the range of float16."""
 TALLIES: Final = 7
@@ -103,7 +105,7 @@ class Predictor(nn.Module):
         self.validator = nn.Embedding(MAX_VALIDATORS, EVENT_WIDTH)
         self.position = nn.Embedding(MAX_EVENTS, EVENT_WIDTH)
         self.events = Layer(EVENT_WIDTH, source_width=EVENT_WIDTH, heads=HEADS, expansion=2)
-        self.latents = nn.Parameter(0.2 * torch.randn(LATENTS, WIDTH, generator=torch.Generator().manual_seed(0)))
+        self.latents = nn.Parameter(torch.zeros(LATENTS, WIDTH))
         self.slot = nn.Embedding(MAX_CANDIDATES, WIDTH)
         self.facts = nn.Linear(FACTS, WIDTH)
         self.facts_wide = nn.Linear(WIDTH, WIDTH)
@@ -113,6 +115,21 @@ class Predictor(nn.Module):
         self.valid = nn.Linear(WIDTH, 1)
         self.finalised = nn.Linear(WIDTH, 1)
         self.none = nn.Linear(WIDTH, 1)
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw all weights anew: tables and latents normal, matrices uniform within 1 / sqrt(inputs), biases zero."""
+        with torch.no_grad():
+            self.latents.normal_(0.0, LATENT_STD, generator=generator)
+            for layer in self.modules():
+                if isinstance(layer, nn.Embedding):
+                    layer.weight.normal_(0.0, TABLE_STD, generator=generator)
+                elif isinstance(layer, nn.Linear):
+                    limit = layer.in_features**-0.5
+                    layer.weight.uniform_(-limit, limit, generator=generator)
+                    layer.bias.zero_()
+                elif isinstance(layer, nn.LayerNorm):
+                    layer.weight.fill_(1.0)
+                    layer.bias.zero_()
 
     def forward(
         self, tokens_BL: Tensor, headers_BCH: Tensor, deltas_BCD: Tensor, past_BPD: Tensor
@@ -184,10 +201,10 @@ def race_facts(tokens_BL: Tensor, headers_BCH: Tensor, deltas_BCD: Tensor, past_
         ],
         dim=-1,
     )
-    scale = torch.tensor([1.0, 1.0, 1.0, 10.0, 10.0], dtype=headers_BCH.dtype, device=headers_BCH.device)
     return torch.cat(
         [
-            headers_BCH * scale,
+            headers_BCH[:, :, :3],
+            10.0 * headers_BCH[:, :, 3:],
             _tallies(tokens_BL, headers_BCH.dtype),
             numbers_BC3 * present_BC[:, :, None],
             unit_BCD @ unit_BCD.transpose(1, 2),
@@ -209,7 +226,9 @@ def _tallies(tokens_BL: Tensor, dtype: torch.dtype) -> Tensor:
     ended_BL = torch.cumsum((kind_BL == TIMEOUT).to(torch.int64), dim=1)
     rounds_B1 = ended_BL[:, -1:]
     weight_BL = (_field(tokens_BL, 1 << 6, NUM_BUCKETS).to(dtype) + 0.5) / NUM_BUCKETS
-    which_BLC = _field(tokens_BL, 1 << 10, MAX_CANDIDATES)[:, :, None] == torch.arange(MAX_CANDIDATES, device=tokens_BL.device)
+    which_BLC = _field(tokens_BL, 1 << 10, MAX_CANDIDATES)[:, :, None] == torch.arange(
+        MAX_CANDIDATES, device=tokens_BL.device
+    )
 
     def count(mask_BL: Tensor, weight_BL: Tensor) -> Tensor:
         chosen_BL = (mask_BL & there_BL).to(dtype) * weight_BL

@@ -3,10 +3,10 @@ import pytest
 
 from datagen.consensus.candidates import AMOUNT, MINTED, REPLAY, SIGN
 from datagen.consensus.generate import RaceShape, mempools
-from datagen.consensus.simulate import CUTS, continued, simulate, votes_at
+from datagen.consensus.simulate import continued, simulate
 from nerv_fl.arrays import FloatArray
 from nerv_fl.ledger import MINT, NO_ACCOUNT
-from nerv_fl.races import EVIDENCE, NO_OUTCOME, PROPOSE, QUORUM, VOTE, standing, unpack
+from nerv_fl.races import CUTS, EVIDENCE, NO_OUTCOME, PROPOSE, QUORUM, VOTE, standing, unpack, votes_at
 from nerv_fl.store.race_schema import RaceBlock
 
 SHAPE = RaceShape(shards=8, races=200, accounts=64, max_transactions=12, seed=5)

@@ -1,0 +1,239 @@
+"""From a consensus file to a predictor that nodes can load: training, resume, calibration, files, scores.
+
+    predictor.safetensors   the weights, calibrated
+    predictor.int8.onnx     what a node loads
+    metrics.json            settings, hashes, the curve, and the scores of both on test shards
+
+Shapes: P parameters.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from nerv_fl.bootstrap.distill import (
+    Distillation,
+    DistillConfig,
+    Heldout,
+    Standing,
+    apply,
+    ask_heldout,
+    calibrate,
+    heldout_losses,
+)
+from nerv_fl.bootstrap.lessons import Continue, Lessons
+from nerv_fl.bootstrap.race_scores import Logits, RaceScores, score_predictor
+from nerv_fl.bootstrap.training import moments, set_moments
+from nerv_fl.errors import CheckpointError, ConfigError, DataError
+from nerv_fl.files import write_atomically
+from nerv_fl.models.consensus import as_feed, open_onnx
+from nerv_fl.models.predictor import Predictor
+from nerv_fl.models.predictor_files import save_predictor, write_int8
+from nerv_fl.models.race_inputs import RaceInputs
+from nerv_fl.models.weights import read_table
+from nerv_fl.races import MAX_EVENTS
+from nerv_fl.store.races import RaceFile
+from nerv_fl.threads import use_one_thread
+
+CHECKPOINT_EVERY: Final = 100
+TRIALS: Final = 200
+Progress = Callable[[int, int, float], None]
+"""Called with (step, steps, best held-out loss)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorResult:
+    """What training a predictor gives.
+
+    Attributes:
+        folder: Where the files lie.
+        standing: How the training ended.
+        scales: The outcome's scale, scale and shift of validity, from calibration.
+        float32: Scores of the weights on test shards, at each cut.
+        int8: Scores of the int8 file.
+        int8_bytes: Its size.
+        p95_ms: 95th percentile of its time for one race of 512 events, on one thread of this machine.
+        seconds: Time of the training alone.
+    """
+
+    folder: Path
+    standing: Standing
+    scales: tuple[float, float, float]
+    float32: tuple[RaceScores, ...]
+    int8: tuple[RaceScores, ...]
+    int8_bytes: int
+    p95_ms: float
+    seconds: float
+
+
+def train_predictor(
+    config: DistillConfig,
+    races: Path,
+    *,
+    encoder: Path,
+    out: Path,
+    play_on: Continue,
+    test: Path | None = None,
+    resume: bool = False,
+    max_test_shards: int = 200,
+    progress: Progress | None = None,
+) -> PredictorResult:
+    """Train a predictor, write its files, and score it on races that it has not seen.
+
+    Args:
+        config: How to train.
+        races: Consensus file.
+        encoder: Weights of the encoder whose V makes the deltas.
+        out: Folder to write.
+        play_on: Plays races of that file to their end.
+        test: Another consensus file of as many accounts, all of which is scored; without one, the test shards are.
+        resume: Whether to go on from the checkpoint in the folder; the result has the same bits.
+        max_test_shards: Shards scored at most.
+        progress: Told of each evaluation.
+
+    Raises:
+        ConfigError: If the encoder is of another size, or the training to resume began with other settings.
+        CheckpointError: If the encoder or the checkpoint cannot be read.
+        DataError: If the file is damaged or has no shards of some split, or no evaluation was finite.
+        OSError: If a file cannot be written.
+    """
+    use_one_thread()
+    with RaceFile(races) as file, RaceFile(test or races) as unseen:
+        tables = [read_table(encoder, num_accounts=of.info.accounts) for of in (file, unseen)]
+        held = file.shards_of("validation").tolist()[: config.heldout_shards]
+        asked = list(range(unseen.info.shards)) if test else unseen.shards_of("test").tolist()
+        if not held or not asked:
+            raise DataError(f"{races} has {len(held)} validation and {len(asked)} test shards, expected some of each")
+        began = time.monotonic()
+        lessons = Lessons(file, tables[0], seed=config.seed, play_on=play_on, max_shards=config.max_shards)
+        ask = partial(ask_heldout, file=file, shards=held, table_AD=tables[0])
+        run = Distillation(config, lessons, heldout=lambda model, step: heldout_losses(ask(model), step))
+        facts = {**asdict(config), "data": file.info.content_sha256, "encoder": _sha256(encoder)}
+        _train(run, out / "predictor.resume", begun=facts, resume=resume, steps=config.steps, progress=progress)
+        seconds = time.monotonic() - began
+        if run.standing.best is None:
+            raise DataError(f"no evaluation was reached: {run.standing.stopped}")
+        run.model.load_state_dict(run.best)
+        scales = calibrate(run.model, ask(run.model))
+        save_predictor(out / "predictor.safetensors", run.model, facts=facts)
+        size = write_int8(run.model, out / "predictor.int8.onnx")
+        score = partial(score_predictor, unseen, asked[:max_test_shards], table_AD=tables[1])
+        result = PredictorResult(
+            folder=out,
+            standing=run.standing,
+            scales=scales,
+            float32=score(logits=_of_model(run.model)),
+            int8=score(logits=of_onnx(out / "predictor.int8.onnx")),
+            int8_bytes=size,
+            p95_ms=_p95_ms(out / "predictor.int8.onnx"),
+            seconds=seconds,
+        )
+    report = {**asdict(result), "folder": str(out), "settings": facts}
+    write_atomically(out / "metrics.json", json.dumps(report, indent=1).encode())
+    (out / "predictor.resume").unlink(missing_ok=True)
+    return result
+
+
+def of_onnx(path: Path) -> Logits:
+    """Return a predictor's ONNX file as a function."""
+    run = open_onnx(path)
+
+    def logits(inputs: RaceInputs) -> tuple[Tensor, Tensor]:
+        valid_BC, outcome_BO, _ = run(as_feed(inputs))
+        return torch.from_numpy(valid_BC), torch.from_numpy(outcome_BO)
+
+    return logits
+
+
+def _of_model(model: Predictor) -> Logits:
+    def logits(inputs: RaceInputs) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return apply(model, inputs)
+
+    return logits
+
+
+def _train(
+    run: Distillation,
+    checkpoint: Path,
+    *,
+    begun: Mapping[str, Any],
+    resume: bool,
+    steps: int,
+    progress: Progress | None,
+) -> None:
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    if resume:
+        if not checkpoint.exists():
+            raise CheckpointError(f"{checkpoint} does not exist, expected the checkpoint of a training to resume")
+        _restore(run, checkpoint, begun=begun)
+    while not run.is_over:
+        curve = len(run.standing.curve)
+        standing = run.advance()
+        if progress is not None and len(standing.curve) > curve and standing.best is not None:
+            progress(standing.step, steps, standing.best.loss)
+        if standing.step % CHECKPOINT_EVERY == 0 or run.is_over:
+            write_atomically(checkpoint, _snapshot(run, begun=begun))
+
+
+def _snapshot(run: Distillation, *, begun: Mapping[str, Any]) -> bytes:
+    adam_steps, first_P, second_P = moments(run.optimizer)
+    now = {f"now.{name}": parameter.detach() for name, parameter in run.model.named_parameters()}
+    best = {f"best.{name}": parameter for name, parameter in run.best.items()}
+    facts = {"begun": dict(begun), "standing": asdict(run.standing), "adam_steps": adam_steps}
+    return save({**now, **best, "first_P": first_P, "second_P": second_P}, metadata={"facts": json.dumps(facts)})
+
+
+def _restore(run: Distillation, checkpoint: Path, *, begun: Mapping[str, Any]) -> None:
+    data = checkpoint.read_bytes()
+    try:
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        facts = json.loads(header["__metadata__"]["facts"])
+        stored, table = facts["begun"], facts["standing"]
+        for name, value in begun.items():
+            if stored[name] != value:
+                raise ConfigError(
+                    f"{name} is {value!r}, expected {stored[name]!r}: the training in {checkpoint} began with it"
+                )
+        run.model.load_state_dict({name: tensors[f"now.{name}"] for name in run.best})
+        run.best = {name: tensors[f"best.{name}"] for name in run.best}
+        set_moments(run.optimizer, facts["adam_steps"], first_P=tensors["first_P"], second_P=tensors["second_P"])
+        best, *curve = (None if row is None else Heldout(**row) for row in (table["best"], *table["curve"]))
+        run.standing = Standing(**{**table, "best": best, "curve": tuple(point for point in curve if point)})
+    except ConfigError:
+        raise
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{checkpoint} cannot be read ({error}), expected the checkpoint of a predictor"
+        ) from error
+
+
+def _p95_ms(path: Path) -> float:
+    """Measure the 95th percentile of the time of one race of 512 events."""
+    run = open_onnx(path)
+    shapes = ((1, 4, 5), (1, 4, 512), (1, 4, 512))
+    rest: list[Any] = [np.zeros(shape, dtype=np.float32) for shape in shapes]
+    feed = dict(zip(("tokens", "headers", "deltas", "past"), [np.ones((1, MAX_EVENTS), np.int64), *rest], strict=True))
+    times: list[float] = []
+    for _ in range(TRIALS):
+        began = time.perf_counter()
+        run(feed)
+        times.append(1e3 * (time.perf_counter() - began))
+    return float(np.percentile(times, 95))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

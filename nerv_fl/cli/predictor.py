@@ -1,0 +1,84 @@
+"""`nerv-fl bootstrap predictor`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+# Headings are short, so that the table fits 80 columns; `RaceScores` says what the fields are.
+COLUMNS = {
+    "agreement": "honest",
+    "confident": "sure",
+    "with_rule": "rule",
+    "majority": "count",
+    "reputation": "weight",
+    "validity": "valid",
+    "balanced": "bal.",
+    "always_valid": "all",
+    "calibration": "ece",
+    "calibration_valid": "ece v.",
+}
+
+
+def predictor(
+    data: Annotated[Path, typer.Option(help="Consensus file.")],
+    encoder: Annotated[Path, typer.Option(help="Weights of the encoder whose V makes the deltas.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    steps: Annotated[int, typer.Option(help="Optimiser steps; each takes two shards.")] = 3000,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    evaluate_every: Annotated[int, typer.Option(help="Steps between looks at the validation shards.")] = 250,
+    patience: Annotated[int, typer.Option(help="Evaluations without a better loss before stopping; 0: never.")] = 0,
+    max_shards: Annotated[int, typer.Option(help="Train shards used.")] = 100_000,
+    test: Annotated[
+        Path | None, typer.Option(help="Another consensus file, all of which is scored; else the test shards.")
+    ] = None,
+    rollouts: Annotated[int, typer.Option(help="Continuations of each race and cut, for soft targets.")] = 16,
+    seed: Annotated[int, typer.Option(help="Same seed, same bits.")] = 7,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Distil the consensus predictor from races played on, calibrate it, write its int8 file, and score both."""
+    from datagen.consensus.generate import play_on  # noqa: PLC0415 (seconds of imports)
+    from nerv_fl.bootstrap.distill import DistillConfig  # noqa: PLC0415
+    from nerv_fl.bootstrap.predictor import train_predictor  # noqa: PLC0415
+    from nerv_fl.store.races import RaceFile  # noqa: PLC0415
+
+    config = DistillConfig(
+        seed=seed,
+        steps=steps,
+        learning_rate=learning_rate,
+        evaluate_every=evaluate_every,
+        patience=patience,
+        max_shards=max_shards,
+    )
+    with RaceFile(data) as file:
+        info = file.info
+    console = Console(stderr=True, soft_wrap=True)
+    result = train_predictor(
+        config,
+        data,
+        encoder=encoder,
+        out=out,
+        play_on=play_on(info, rollouts=rollouts),
+        test=test,
+        resume=resume,
+        progress=lambda step, of, loss: console.print(f"step {step:,} of {of:,}: held-out loss {loss:.4f}"),
+    )
+    if result.standing.stopped:
+        console.print(f"stopped: {result.standing.stopped}", highlight=False)
+    if as_json:
+        print(json.dumps({**asdict(result), "folder": str(result.folder)}))
+        return
+    for name, scores in (("float32", result.float32), ("int8", result.int8)):
+        table = Table(title=f"{name}, unseen races, %", title_justify="left")
+        for column in ("votes", *COLUMNS.values()):
+            table.add_column(column, justify="right")
+        for score in scores:
+            figures = (f"{100 * getattr(score, field):.1f}" for field in COLUMNS)
+            table.add_row(f"{100 * score.cut:.0f}", *figures)
+        Console().print(table)
+    print(f"{out}: int8 file {result.int8_bytes:,} bytes, 512 events in {result.p95_ms:.1f} ms (95th percentile)")

@@ -1,0 +1,105 @@
+"""The predictor on disk: its weights by name, and the ONNX files that other programs run.
+
+The int8 file is what a node loads. Its inputs and outputs:
+
+    tokens  int64   [races, events]      valid    float32 [races, 4]    logits
+    headers float32 [races, 4, 5]        outcome  float32 [races, 5]    logits; the last: none
+    deltas  float32 [races, 4, 512]      delta    float32 [races, 512]
+    past    float32 [races, 4, 512]
+"""
+
+import json
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from nerv_fl.errors import CheckpointError
+from nerv_fl.files import write_atomically
+from nerv_fl.models.consensus import INPUTS, OUTPUTS
+from nerv_fl.models.predictor import Predictor
+from nerv_fl.models.quantize import quantize_onnx
+from nerv_fl.models.race_inputs import DELTA_WIDTH, HEADER
+from nerv_fl.races import MAX_CANDIDATES, PAST
+
+KIND: Final = "consensus predictor"
+INT8_BYTES: Final = 1.8e6
+"""Size that the protocol gives the int8 file (whitepaper v1.01, section 2.3)."""
+OPSET: Final = 17
+
+
+def save_predictor(path: Path, model: Predictor, *, facts: dict[str, object]) -> None:
+    """Write a predictor's named weights atomically, with `facts` in the header."""
+    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in model.named_parameters()}
+    write_atomically(path, save(tensors, metadata={"kind": KIND, "facts": json.dumps(facts, sort_keys=True)}))
+
+
+def load_predictor(path: Path) -> tuple[Predictor, dict[str, object]]:
+    """Return the predictor of a file, and the facts written with it.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or holds another model.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    if header.get("kind") != KIND:
+        raise CheckpointError(f"{path} holds kind {header.get('kind')!r}, expected {KIND!r}")
+    model = Predictor()
+    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            raise CheckpointError(f"{path} holds {name} of shape {found.get(name)}, expected {expected.get(name)}")
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise CheckpointError(f"{path} holds NaN or infinite weights, expected finite numbers")
+    model.load_state_dict(tensors)
+    facts: dict[str, object] = json.loads(header.get("facts", "{}"))
+    return model, facts
+
+
+def write_onnx(model: Predictor, path: Path) -> int:
+    """Write a predictor as ONNX in float32, whole or not at all; return its size in bytes."""
+    races, events = 2, 8
+    example = (
+        torch.zeros(races, events, dtype=torch.int64),
+        torch.zeros(races, MAX_CANDIDATES, len(HEADER)),
+        torch.zeros(races, MAX_CANDIDATES, DELTA_WIDTH),
+        torch.zeros(races, PAST, DELTA_WIDTH),
+    )
+    free = {name: {0: "races"} for name in (*INPUTS, *OUTPUTS)}
+    free["tokens"][1] = "events"
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        staged = Path(folder) / "float32.onnx"
+        warnings.filterwarnings("ignore", message="You are using the legacy TorchScript-based ONNX export")
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.onnx")
+        torch.onnx.export(
+            model.eval(),
+            example,
+            staged,
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamic_axes=free,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        content = staged.read_bytes()
+    write_atomically(path, content)
+    return len(content)
+
+
+def write_int8(model: Predictor, path: Path) -> int:
+    """Write the int8 file that nodes load; return its size in bytes."""
+    staged = path.with_name(f".{path.name}.float32.onnx")
+    try:
+        write_onnx(model, staged)
+        return quantize_onnx(staged, path)
+    finally:
+        staged.unlink(missing_ok=True)
