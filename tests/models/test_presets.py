@@ -18,6 +18,7 @@ MAX_BYTES = 8 * 10**9
 FULL_SIZE_STEP = """
 import json, resource, sys, time
 from pathlib import Path
+import numpy as np
 import torch
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.client.train import Streams, Trainer
