@@ -2,7 +2,8 @@
 
     predictor.safetensors   the weights, calibrated
     predictor.int8.onnx     what a node loads
-    metrics.json            settings, hashes, the curve, and the scores of both on test shards
+    metrics.json            settings, hashes, the curve, and the scores of both on races that were not trained on
+    *.png                   training, reliability, confusion
 
 Shapes: P parameters.
 """
@@ -33,7 +34,8 @@ from nerv_fl.bootstrap.distill import (
     heldout_losses,
 )
 from nerv_fl.bootstrap.lessons import Continue, Lessons
-from nerv_fl.bootstrap.race_scores import Logits, RaceScores, score_predictor
+from nerv_fl.bootstrap.predictor_plots import plot_predictor
+from nerv_fl.bootstrap.race_scores import Logits, RaceScores, answers, score
 from nerv_fl.bootstrap.training import moments, set_moments
 from nerv_fl.errors import CheckpointError, ConfigError, DataError
 from nerv_fl.files import write_atomically
@@ -42,7 +44,7 @@ from nerv_fl.models.predictor import Predictor
 from nerv_fl.models.predictor_files import save_predictor, write_int8
 from nerv_fl.models.race_inputs import RaceInputs
 from nerv_fl.models.weights import read_table
-from nerv_fl.races import MAX_EVENTS
+from nerv_fl.races import CUTS, MAX_EVENTS
 from nerv_fl.store.races import RaceFile
 from nerv_fl.threads import use_one_thread
 
@@ -128,13 +130,15 @@ def train_predictor(
         scales = calibrate(run.model, ask(run.model))
         save_predictor(out / "predictor.safetensors", run.model, facts=facts)
         size = write_int8(run.model, out / "predictor.int8.onnx")
-        score = partial(score_predictor, unseen, asked[:max_test_shards], table_AD=tables[1])
+        examine = partial(answers, unseen, asked[:max_test_shards], table_AD=tables[1])
+        found = {cut: examine(cut=cut, logits=of_onnx(out / "predictor.int8.onnx")) for cut in CUTS}
+        plot_predictor(out, curve=run.standing.curve, found=found)
         result = PredictorResult(
             folder=out,
             standing=run.standing,
             scales=scales,
-            float32=score(logits=_of_model(run.model)),
-            int8=score(logits=of_onnx(out / "predictor.int8.onnx")),
+            float32=tuple(score(cut, examine(cut=cut, logits=_of_model(run.model))) for cut in CUTS),
+            int8=tuple(score(cut, part) for cut, part in found.items()),
             int8_bytes=size,
             p95_ms=_p95_ms(out / "predictor.int8.onnx"),
             seconds=seconds,

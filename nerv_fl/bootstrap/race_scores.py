@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nerv_fl.arrays import BoolArray, FloatArray, IntArray
 from nerv_fl.models.race_inputs import RaceInputs, event_stops, make_inputs
-from nerv_fl.races import CUTS, MAX_CANDIDATES, standing, votes_at
+from nerv_fl.races import MAX_CANDIDATES, standing, votes_at
 from nerv_fl.store.race_schema import RaceBlock
 from nerv_fl.store.races import RaceFile
 
@@ -92,22 +92,16 @@ class Answers:
     error_B: FloatArray
 
 
-def score_predictor(
-    file: RaceFile, shards: Sequence[int], *, table_AD: FloatArray, logits: Logits
-) -> tuple[RaceScores, ...]:
-    """Score a predictor on some shards, at each of the four cuts.
+def answers(file: RaceFile, shards: Sequence[int], *, cut: float, table_AD: FloatArray, logits: Logits) -> Answers:
+    """Return what a predictor answers on some shards at one cut, beside the truth.
 
     Args:
         file: The races.
         shards: Shards that were not trained on.
+        cut: Part of the votes that are seen.
         table_AD: float64, V of an encoder.
         logits: The predictor.
     """
-    return tuple(_score(cut, answers(file, shards, cut=cut, table_AD=table_AD, logits=logits)) for cut in CUTS)
-
-
-def answers(file: RaceFile, shards: Sequence[int], *, cut: float, table_AD: FloatArray, logits: Logits) -> Answers:
-    """Return what a predictor answers on some shards at one cut, beside the truth."""
     parts = [_ask(file.shard(shard), cut=cut, table_AD=table_AD, logits=logits) for shard in shards]
     names = Answers.__dataclass_fields__
     return Answers(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
@@ -127,7 +121,8 @@ def calibration_error(chance: FloatArray, right: BoolArray) -> float:
     return round(float(np.abs(gap).sum() / count.sum()), 12)
 
 
-def _score(cut: float, found: Answers) -> RaceScores:
+def score(cut: float, found: Answers) -> RaceScores:
+    """Score the answers of a predictor at one cut."""
     chosen, honest = found.chance_BO.argmax(axis=1), found.honest_B
     right = chosen == found.outcome_B
     confidence = found.chance_BO.max(axis=1)

@@ -71,7 +71,12 @@ def trained(races: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_training_leaves_weights_an_int8_file_and_scores(trained: Path) -> None:
-    assert {path.name for path in trained.iterdir()} == {"metrics.json", "predictor.int8.onnx", "predictor.safetensors"}
+    assert {path.name for path in trained.iterdir() if path.suffix != ".png"} == {
+        "metrics.json",
+        "predictor.int8.onnx",
+        "predictor.safetensors",
+    }
+    assert {path.stem for path in trained.glob("*.png")} == {"training", "reliability", "confusion"}
     metrics = json.loads((trained / "metrics.json").read_text())
     assert metrics["settings"]["steps"] == 4
     assert len(metrics["settings"]["data"]) == len(metrics["settings"]["encoder"]) == 64

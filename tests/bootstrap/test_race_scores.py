@@ -7,9 +7,9 @@ from torch import Tensor
 
 from datagen.consensus.generate import RaceShape, generate_races
 from nerv_fl.arrays import FloatArray
-from nerv_fl.bootstrap.race_scores import calibration_error, score_predictor
+from nerv_fl.bootstrap.race_scores import Logits, RaceScores, answers, calibration_error, score
 from nerv_fl.models.race_inputs import RaceInputs
-from nerv_fl.races import NO_OUTCOME
+from nerv_fl.races import CUTS, NO_OUTCOME
 from nerv_fl.rng import stream
 from nerv_fl.store.races import RaceFile
 
@@ -27,6 +27,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> RaceFile:
 @pytest.fixture(scope="module")
 def vectors() -> FloatArray:
     return stream(1, "table").standard_normal((32, 8))
+
+
+def examine(file: RaceFile, vectors: FloatArray, *, logits: Logits) -> list[RaceScores]:
+    return [score(cut, answers(file, SHARDS, cut=cut, table_AD=vectors, logits=logits)) for cut in CUTS]
 
 
 class Cheat:
@@ -54,16 +58,16 @@ class Cheat:
 
 
 def test_the_truth_scores_one_and_is_underconfident(file: RaceFile, vectors: FloatArray) -> None:
-    scores = score_predictor(file, SHARDS, table_AD=vectors, logits=Cheat(file, confidence=0.75))
-    assert [score.cut for score in scores] == [0.25, 0.5, 0.75, 1.0]
-    for score in scores:
-        assert score.races == 160
-        assert score.agreement == score.confident == score.agreement_all == score.with_rule == 1.0
-        assert score.validity == score.balanced == 1.0
-        assert score.calibration == pytest.approx(0.25, abs=1e-6)
-        assert score.calibration_valid == pytest.approx(0.25, abs=1e-6)
-        assert 0.5 < score.majority <= 1.0
-        assert 0.85 < score.always_valid < 1.0
+    scores = examine(file, vectors, logits=Cheat(file, confidence=0.75))
+    assert [found.cut for found in scores] == [0.25, 0.5, 0.75, 1.0]
+    for found in scores:
+        assert found.races == 160
+        assert found.agreement == found.confident == found.agreement_all == found.with_rule == 1.0
+        assert found.validity == found.balanced == 1.0
+        assert found.calibration == pytest.approx(0.25, abs=1e-6)
+        assert found.calibration_valid == pytest.approx(0.25, abs=1e-6)
+        assert 0.5 < found.majority <= 1.0
+        assert 0.85 < found.always_valid < 1.0
     assert scores[-1].delta_error < 0.6
     assert scores[-1].majority > scores[0].majority
 
@@ -72,7 +76,7 @@ def test_with_all_votes_the_rule_mends_any_model(file: RaceFile, vectors: FloatA
     def never(inputs: RaceInputs) -> tuple[Tensor, Tensor]:
         return torch.zeros(inputs.num_races, 4), torch.tensor([0.0, 0.0, 0.0, 0.0, 9.0]).expand(inputs.num_races, 5)
 
-    scores = score_predictor(file, SHARDS, table_AD=vectors, logits=never)
+    scores = examine(file, vectors, logits=never)
     assert scores[-1].with_rule == 1.0
     assert scores[-1].agreement < 0.1
     assert scores[0].balanced == 0.5
