@@ -121,7 +121,7 @@ class Forecaster(nn.Module):
             The next minute's metrics, float32 (B, 11), at least 0, and the probability of overload within the next 10
             minutes, float32 (B,).
         """
-        h_BH = self.lstm(self._inputs(metrics_BTD))[0][:, -1]
+        h_BH = self.lstm(self.inputs(metrics_BTD))[0][:, -1]
         next_BD = self.recent(metrics_BTD[:, -RECENT:])[:, 0] + self.change * self.metrics_head(h_BH)
         logit_B = self.overload_head(h_BH)[:, 0]
         return F.relu(next_BD), torch.sigmoid(self.slope * logit_B + self.intercept)
@@ -133,12 +133,13 @@ class Forecaster(nn.Module):
             metrics_BTD: float32 (B, T, 11), raw.
             first: The first step judged; S = T - first.
         """
-        h_BSH = self.lstm(self._inputs(metrics_BTD))[0][:, first:]
+        h_BSH = self.lstm(self.inputs(metrics_BTD))[0][:, first:]
         recent_BSD = self.recent(metrics_BTD[:, first + 1 - RECENT :])
         next_BSD = recent_BSD + self.change * self.metrics_head(h_BSH)
         return EveryStep(next_BSD=next_BSD, logit_BS=self.overload_head(h_BSH)[..., 0])
 
-    def _inputs(self, metrics_BTD: Tensor) -> Tensor:
+    def inputs(self, metrics_BTD: Tensor) -> Tensor:
+        """Return what the LSTM reads of raw metrics, (..., 11) -> (..., 22)."""
         plain = (metrics_BTD - self.mean) / self.std
         logs = (torch.log1p(F.relu(metrics_BTD)) - self.log_mean) / self.log_std
         return torch.cat([plain, logs], dim=-1).clamp(-LIMIT, LIMIT)

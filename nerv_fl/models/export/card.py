@@ -132,8 +132,8 @@ def _privacy(kind: str, manifest: Mapping[str, Any]) -> str:
 def _files(manifest: Mapping[str, Any]) -> str:
     rows = ["| file | bytes | SHA-256 | largest difference from the model |", "|---|---|---|---|"]
     for name, entry in manifest["files"].items():
-        difference = entry.get("max_abs_difference")
-        shown = "-" if difference is None else f"{difference:.2e}"
+        differences = entry.get("max_abs_difference", {})
+        shown = ", ".join(f"{output} {value:.1e}" for output, value in differences.items()) or "-"
         rows.append(f"| `{name}` | {entry['size_bytes']:,} | `{entry['sha256']}` | {shown} |")
     rows.append(
         f"\nDifferences are those of two examples; float32 files stay within {TOLERANCE:g} of 1 + the largest output."
@@ -165,12 +165,11 @@ def _format_limits(manifest: Mapping[str, Any]) -> list[str]:
         lines.insert(0, f"The layout was {manifest['layout']}.")
         lines += [f"Differs from the protocol's encoder: {line}." for line in manifest["computed_differently"]]
         lines.append(f"{manifest['not_held_parameters']:,} parameters have no place in it: see `not_held`.")
-    lines += [f"{adapter['signature']}: missing: {'; '.join(adapter['missing'])}" for adapter in _unmet(manifest)]
+    for adapter in manifest.get("adapters", ()):
+        lacks = f"cannot be met; missing: {'; '.join(adapter['missing'])}" if adapter["missing"] else adapter["file"]
+        lines.append(f"The protocol's signature {adapter['signature']}: {lacks}.")
+        lines += [f"Of that signature: {note}." for note in adapter["notes"]]
     return lines
-
-
-def _unmet(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [adapter for adapter in manifest.get("adapters", ()) if adapter["missing"]]
 
 
 def _bullets(lines: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,13 @@ LIBRARIES: Final = ("nerv-fl", "torch", "onnx", "onnxruntime", "safetensors", "b
 Outputs = Sequence[npt.NDArray[np.generic]]
 
 
+class Differences(NamedTuple):
+    """The largest difference of each output, and the largest of all over 1 + the output's largest."""
+
+    of_outputs: dict[str, float]
+    relative: float
+
+
 def file_entry(path: Path) -> dict[str, Any]:
     """Return what a manifest says of any file: hash and size."""
     return {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}
@@ -40,18 +47,27 @@ def ports_entry(graph: Graph) -> dict[str, Any]:
     return {"inputs": [entry(port) for port in graph.inputs], "outputs": [entry(port) for port in graph.outputs]}
 
 
-def largest_difference(found: Sequence[Outputs], expected: Sequence[Sequence[Tensor]]) -> tuple[float, float]:
-    """Return the largest difference of any output of any example, and the same over 1 + that output's largest."""
-    worst, relative = 0.0, 0.0
+def largest_differences(graph: Graph, found: Sequence[Outputs], expected: Sequence[Sequence[Tensor]]) -> Differences:
+    """Compare what a runtime gave with what the model gives.
+
+    Args:
+        graph: What was run.
+        found: The runtime's outputs, for each example.
+        expected: The model's.
+
+    Raises:
+        DataError: If an output has another shape.
+    """
+    worst, relative = {port.name: 0.0 for port in graph.outputs}, 0.0
     for outputs, tensors in zip(found, expected, strict=True):
-        for output, tensor in zip(outputs, tensors, strict=True):
+        for port, output, tensor in zip(graph.outputs, outputs, tensors, strict=True):
             right = tensor.numpy().astype(np.float64)
             if output.shape != right.shape:
-                raise DataError(f"an export gives shape {output.shape}, expected {right.shape}")
+                raise DataError(f"output {port.name} has shape {output.shape}, expected {right.shape}")
             difference = float(np.abs(output.astype(np.float64) - right).max(initial=0.0))
-            worst = max(worst, difference)
-            relative = max(relative, difference / (1.0 + float(np.abs(right).max(initial=0.0))))
-    return worst, relative
+            worst[port.name] = float(np.maximum(worst[port.name], difference))
+            relative = float(np.maximum(relative, difference / (1.0 + np.abs(right).max(initial=0.0))))
+    return Differences(of_outputs=worst, relative=relative)
 
 
 def require_near(path: Path, relative: float) -> None:

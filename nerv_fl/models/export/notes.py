@@ -5,6 +5,8 @@ from typing import Final
 
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.export.bincode import UNVERIFIED, not_held
+from nerv_fl.models.export.forecaster_graphs import rust_adapter
+from nerv_fl.models.export.predictor_graphs import missing_adapter
 from nerv_fl.models.export.source import Source
 
 INT8: Final = "int8 files hold int8 weights; activations are quantised at each call"
@@ -43,7 +45,12 @@ def format_notes(source: Source, fmt: str) -> dict[str, object]:
     if fmt == "bincode":
         return _rust_notes(source)
     lines = FORMATS[fmt] if source.kind == "encoder" or fmt != "safetensors" else ()
-    return {"notes": [*lines, *(ENCODER if source.kind == "encoder" else ())]}
+    notes: dict[str, object] = {"notes": [*lines, *(ENCODER if source.kind == "encoder" else ())]}
+    if source.kind == "forecaster":
+        notes["adapters"] = rust_adapter(fmt)
+    if source.kind == "predictor":
+        notes["adapters"] = missing_adapter(fmt)
+    return notes
 
 
 def _rust_notes(source: Source) -> dict[str, object]:

@@ -14,6 +14,10 @@ KNOWN: Final[tuple[tuple[str, type[Warning]], ...]] = (
     (r"The feature will be removed\. Please remove usage of this function", DeprecationWarning),
     # Three tensors in one: their number is fixed, and so is that of the model's layers.
     (r"Iterating over a tensor might cause the trace to be incorrect", TracerWarning),
+    # Said of every LSTM whose batch is free. Its states are made in the graph, as large as the batch.
+    (r"Exporting a model to ONNX with a batch_size other than 1", UserWarning),
+    # An LSTM checks its input's width, which is fixed.
+    (r"Converting a tensor to a Python boolean might cause the trace to be incorrect", TracerWarning),
 )
 
 

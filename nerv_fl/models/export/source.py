@@ -5,7 +5,7 @@ A model is a safetensors file whose header says what it is. What was measured of
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,10 @@ from torch import nn
 from nerv_fl.errors import DataError
 from nerv_fl.folders import sha256_of
 from nerv_fl.models.encoder import Encoder, get_flat
+from nerv_fl.models.forecaster_files import KIND as FORECASTER
+from nerv_fl.models.forecaster_files import load_forecaster
+from nerv_fl.models.predictor_files import KIND as PREDICTOR
+from nerv_fl.models.predictor_files import load_predictor
 from nerv_fl.models.weights import open_encoder, vector_hash
 
 NAMES: Final = ("encoder", "predictor", "forecaster")
@@ -72,13 +76,14 @@ def open_source(path: Path) -> Source:
     """
     header = read_header(path)
     kind = kind_of(header, path=path)
+    model, facts = _LOADERS[kind](path)
     return Source(
         kind=kind,
-        model=open_encoder(path),
+        model=model,
         path=path,
         preset=header.get("preset", ""),
         origin={"file": path.name, "sha256": sha256_of(path)},
-        facts=_json_of(header.get("facts", "{}"), source=path),
+        facts=facts,
         metrics=read_metrics(path),
     )
 
@@ -125,12 +130,12 @@ def kind_of(header: Mapping[str, str], *, path: Path) -> str:
     """
     if "preset" in header and "readout" in header and "format" not in header:
         return "encoder"
-    known = {"consensus predictor": "predictor", "shard-load-forecaster": "forecaster"}
-    kind = known.get(header.get("kind", ""))
-    if kind is None:
+    if FORECASTER in header:
+        return "forecaster"
+    if header.get("kind") != PREDICTOR:
         found = ", ".join(f"{name} {header[name]!r}" for name in sorted(header) if name != "facts") or "nothing"
         raise DataError(f"{path} says {found} of itself, expected an encoder, a predictor or a forecaster in float32")
-    return kind
+    return "predictor"
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
@@ -144,6 +149,17 @@ def read_metrics(path: Path) -> dict[str, Any]:
         if beside.is_file():
             return _json_of(beside.read_text(encoding="utf-8"), source=beside)
     return {}
+
+
+def _encoder(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    return open_encoder(path), _json_of(read_header(path).get("facts", "{}"), source=path)
+
+
+_LOADERS: Final[Mapping[str, Callable[[Path], tuple[nn.Module, dict[str, Any]]]]] = {
+    "encoder": _encoder,
+    "predictor": load_predictor,
+    "forecaster": load_forecaster,
+}
 
 
 def _json_of(text: str, *, source: Path) -> dict[str, Any]:

@@ -14,20 +14,24 @@ from nerv_fl.folders import staged_folder
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.export.bincode import rust_encoder, to_bytes
 from nerv_fl.models.export.card import write_card
+from nerv_fl.models.export.forecaster_graphs import forecaster_graphs
 from nerv_fl.models.export.graphs import Graph, encoder_graph
 from nerv_fl.models.export.manifest import (
     Outputs,
     file_entry,
-    largest_difference,
+    largest_differences,
     ports_entry,
     require_near,
     write_manifest,
 )
 from nerv_fl.models.export.notes import format_notes
 from nerv_fl.models.export.onnx_file import run_onnx, write_onnx
+from nerv_fl.models.export.predictor_graphs import predictor_graphs
 from nerv_fl.models.export.source import Source
 from nerv_fl.models.export.tensors import write_tensors
 from nerv_fl.models.export.torchscript import run_torchscript, write_torchscript
+from nerv_fl.models.forecaster import Forecaster
+from nerv_fl.models.predictor import Predictor
 
 FORMATS: Final = ("safetensors", "onnx", "torchscript", "bincode")
 
@@ -69,8 +73,12 @@ def write_export(source: Source, out: Path, *, fmt: str) -> dict[str, Any]:
     return manifest
 
 
-def graphs_of(source: Source) -> tuple[Graph, ...]:
-    """Return what is computed by the exports of a model."""
+def graphs_of(source: Source, *, fmt: str) -> tuple[Graph, ...]:
+    """Return what is computed by a model's export in a format."""
+    if isinstance(source.model, Forecaster):
+        return forecaster_graphs(source.model, fmt=fmt)
+    if isinstance(source.model, Predictor):
+        return predictor_graphs(source.model)
     assert isinstance(source.model, Encoder)
     return (encoder_graph(source.model),)
 
@@ -88,25 +96,26 @@ def _bincode(source: Source, folder: Path) -> dict[str, Any]:
 
 
 def _computing(
-    source: Source, folder: Path, *, write: Callable[[Graph, Path], tuple[str, ...]], run: _Run
+    source: Source, folder: Path, *, fmt: str, write: Callable[[Graph, Path], tuple[str, ...]], run: _Run
 ) -> dict[str, Any]:
     entries: dict[str, Any] = {}
-    for graph in graphs_of(source):
+    for graph in graphs_of(source, fmt=fmt):
         examples = (graph.example, graph.other)
         expected = [graph.run(inputs) for inputs in examples]
         for place, name in enumerate(write(graph, folder)):
             path = folder / name
             found = [run(path, graph, inputs) for inputs in examples]
-            difference, relative = largest_difference(found, expected)
+            differences = largest_differences(graph, found, expected)
             if place == 0:
-                require_near(path, relative)
-            entries[name] = {**file_entry(path), **ports_entry(graph), "max_abs_difference": difference}
+                require_near(path, differences.relative)
+            measured = {"max_abs_difference": differences.of_outputs}
+            entries[name] = {**file_entry(path), **ports_entry(graph), **measured}
     return entries
 
 
 _WRITERS: Final[Mapping[str, Callable[[Source, Path], dict[str, Any]]]] = {
     "safetensors": _tensors,
-    "onnx": partial(_computing, write=write_onnx, run=run_onnx),
-    "torchscript": partial(_computing, write=write_torchscript, run=run_torchscript),
+    "onnx": partial(_computing, fmt="onnx", write=write_onnx, run=run_onnx),
+    "torchscript": partial(_computing, fmt="torchscript", write=write_torchscript, run=run_torchscript),
     "bincode": _bincode,
 }
