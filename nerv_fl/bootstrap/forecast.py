@@ -4,9 +4,9 @@ Writes into a folder: forecaster.safetensors, forecaster.int8.onnx, metrics.json
 which an interrupted training goes on to the same bits.
 
 Under DP, epsilon is that of one *window*, add or remove, drawn by Poisson sampling; windows are taken as fixed rows. A
-minute lies in up to 71 windows and a shard in thousands, so this epsilon protects neither. It covers the gradients
-alone: the scale of the metrics, the rates of the two kinds of windows, the offsets, calibration and thresholds read
-the data as they are.
+minute enters up to 100 windows (the metrics of 61, the labels of the others) and a shard thousands, so this epsilon
+protects neither. It covers the gradients alone: the scale of the metrics, the rates of the two kinds of windows, the
+offsets, early stop, calibration and thresholds read the data as they are.
 """
 
 import json
@@ -118,9 +118,7 @@ def train_forecaster(
     model = _new_model(train, settings=settings, width=width)
     progress = _fit(model, lesson, settings, out=out, belongs_to=belongs_to, resume=resume, told=told)
     trained = time.monotonic()
-    seen, unseen = (
-        Examination.of(series, amounts=amounts or Amounts(), seed=settings.seed) for series in (validation, test)
-    )
+    seen, unseen = _examinations(validation, test, amounts=amounts or Amounts(), seed=settings.seed)
     _calibrate(model, progress.best_weights, examination=seen)
     spent = epsilon(lesson, settings, num_steps=progress.step) if settings.dp else None
     size = _save(model, progress, out=out, settings=settings, epsilon_spent=spent, data=belongs_to["content_sha256"])
@@ -139,6 +137,13 @@ def train_forecaster(
     )
     _write_results(result, progress, belongs_to=belongs_to)
     return result
+
+
+def _examinations(
+    validation: LoadSeries, test: LoadSeries, *, amounts: Amounts, seed: int
+) -> tuple[Examination, Examination]:
+    seen, unseen = (Examination.of(series, amounts=amounts, seed=seed) for series in (validation, test))
+    return seen, unseen
 
 
 def _open_folder(out: Path, *, resume: bool) -> None:

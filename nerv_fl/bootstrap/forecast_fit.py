@@ -205,11 +205,7 @@ def fit(
             private.noise = stream(settings.seed, "forecaster", "noise", step)
             finite = _private_step(model, private, windows, offsets=lesson.offsets)
         if not finite:
-            raise DataError(
-                f"training stopped being finite at step {step} (loss or weights), expected finite numbers: "
-                f"lower the learning rate ({settings.learning_rate:g}); the best weights are those of step "
-                f"{now.best.step}"
-            )
+            raise _not_finite(step, now, settings)
         if step % settings.evaluate_every == 0 or step == settings.steps:
             now = _advance(now, model, optimizer, current=evaluate(model, lesson, step=step))
             keep(now)
@@ -221,6 +217,13 @@ def epsilon(lesson: Lesson, settings: ForecastSettings, *, num_steps: int) -> fl
     rate = max(lesson.batches.near_rate, lesson.batches.far_rate)
     mechanism = Mechanism(sigma=settings.privacy.sigma, sampling_rate=rate)
     return epsilon_of(mechanism, num_steps, delta=settings.privacy.delta)
+
+
+def _not_finite(step: int, now: Progress, settings: ForecastSettings) -> DataError:
+    return DataError(
+        f"training stopped being finite at step {step} (loss or weights), expected finite numbers: "
+        f"lower the learning rate ({settings.learning_rate:g}); the best weights are those of step {now.best.step}"
+    )
 
 
 def _first(model: Forecaster, optimizer: optim.Optimizer, lesson: Lesson) -> Progress:
