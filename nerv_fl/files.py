@@ -14,7 +14,8 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         mode: Permission bits of the new file, whatever the umask; it is never more open than that, even while written.
 
     Raises:
-        OSError: If the folder is missing or full, or the path cannot be replaced; nothing is left behind.
+        OSError: If the folder is missing or full, or the path cannot be replaced; it names the path, and nothing is
+            left behind.
 
     Guarantees:
         Readers see the old content or the new one. After return, the content and its name are on the disk.
@@ -30,6 +31,10 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             file.flush()
             os.fsync(descriptor)
         staged.replace(path)
+    except OSError as error:
+        staged.unlink(missing_ok=True)
+        # A full disk has no name of its own.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         staged.unlink(missing_ok=True)
         raise

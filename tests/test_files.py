@@ -1,6 +1,8 @@
 """Writing a file in one step, and leaving nothing behind when that fails."""
 
 import os
+import re
+import resource
 import stat
 from pathlib import Path
 
@@ -45,8 +47,24 @@ def test_failure_keeps_the_old_content_and_leaves_no_temporary_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space left on device"):
+    message = f"[Errno 28] No space left on device: '{path}'"
+    with pytest.raises(OSError, match=f"^{re.escape(message)}$"):
         write_atomically(path, b"half")
+    assert path.read_bytes() == b"whole"
+    assert [file.name for file in tmp_path.iterdir()] == ["round.json"]
+
+
+def test_disk_that_takes_no_more_is_named_by_the_system_itself(tmp_path: Path) -> None:
+    """A limit of 4 KB a file stands for a full disk: the write itself fails, half-way."""
+    path = tmp_path / "round.json"
+    write_atomically(path, b"whole")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"^{re.escape(f'[Errno 27] File too large: {str(path)!r}')}$"):
+            write_atomically(path, bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == b"whole"
     assert [file.name for file in tmp_path.iterdir()] == ["round.json"]
 

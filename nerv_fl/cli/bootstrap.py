@@ -3,12 +3,17 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from nerv_fl.cli.live import RunDisplay
+
+if TYPE_CHECKING:
+    from nerv_fl.bootstrap.pretrain import BootstrapResult
+    from nerv_fl.bootstrap.sweep import Sweep
+    from nerv_fl.config import RunConfig
 
 bootstrap_app = typer.Typer(no_args_is_help=True, help="Pretrain centrally on public data.")
 
@@ -63,18 +68,8 @@ def encoder(
         plot_curve(curve, result, title=f"{preset}, seed {config.seed}")
     if as_json:
         print(json.dumps({**asdict(result), "path": str(result.path)}))
-        return
-    measures = result.measures
-    print(f"{out}: best at step {result.best_step}, held-out loss {measures.loss:.4f}")
-    print(
-        f"masked cross-entropy {measures.masked_ce:.4f} nats (unigram {result.unigram:.4f}, per account "
-        f"{result.per_account:.4f}), relative drift {measures.drift_relative:.3f}"
-    )
-    if result.epsilon is not None:
-        unit = f"delta {config.privacy.delta:g} per step record, Poisson sampling, sigma {config.privacy.sigma}"
-        print(f"epsilon {result.epsilon:.2f} at {unit}")
-    if result.stopped:
-        Console(stderr=True, soft_wrap=True).print(f"stopped: {result.stopped}", highlight=False)
+    else:
+        _print_result(result, config)
 
 
 @bootstrap_app.command("sweep")
@@ -107,6 +102,24 @@ def sweep(
     if as_json:
         print(json.dumps(asdict(found)))
         return
+    _print_sweep(found)
+
+
+def _print_result(result: "BootstrapResult", config: "RunConfig") -> None:
+    measures = result.measures
+    print(f"{result.path}: best at step {result.best_step}, held-out loss {measures.loss:.4f}")
+    print(
+        f"masked cross-entropy {measures.masked_ce:.4f} nats (unigram {result.unigram:.4f}, per account "
+        f"{result.per_account:.4f}), relative drift {measures.drift_relative:.3f}"
+    )
+    if result.epsilon is not None:
+        unit = f"delta {config.privacy.delta:g} per step record, Poisson sampling, sigma {config.privacy.sigma}"
+        print(f"epsilon {result.epsilon:.2f} at {unit}")
+    if result.stopped:
+        Console(stderr=True, soft_wrap=True).print(f"stopped: {result.stopped}", highlight=False)
+
+
+def _print_sweep(found: "Sweep") -> None:
     print(f"{'learning rate':>13}  {'loss':>8}  {'masked':>8}  {'rel. drift':>10}")
     for trial in found.trials:
         figures = f"{trial.loss:>8.4f}  {trial.masked_ce:>8.4f}  {trial.drift_relative:>10.3f}"

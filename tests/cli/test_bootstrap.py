@@ -7,7 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from datagen.ledger import LedgerShape, generate_ledger
+from nerv_fl.bootstrap.resume import checkpoint_path
 from nerv_fl.cli.main import app
+from nerv_fl.errors import CheckpointError, DataError
 
 RUNNER = CliRunner()
 SHORT = ("--set", "bootstrap.steps=4", "--set", "bootstrap.evaluate_every=2", "--set", "data.heldout_chains=8")
@@ -69,3 +71,42 @@ def test_sweep_prints_a_table_and_the_pick(genesis: Path) -> None:
     assert lines[0].split() == ["learning", "rate", "loss", "masked", "rel.", "drift"]
     assert next(line for line in lines if line.endswith("<-")).split()[0] == f"{found['pick']:.2e}"
     assert lines[-1].startswith(f"pick {found['pick']:.2e}")
+
+
+def test_the_encoder_is_pretrained(genesis: Path, tmp_path: Path) -> None:
+    out = tmp_path / "encoder.safetensors"
+
+    text = invoke("bootstrap", "encoder", "--data", str(genesis), "--out", str(out), *SHORT)
+
+    assert text.startswith(f"{out}: best at step ")
+    assert "masked cross-entropy" in text
+    assert "epsilon" not in text
+    assert out.stat().st_size > 4 * 49_000
+
+
+def test_private_pretraining_states_its_epsilon(genesis: Path, tmp_path: Path) -> None:
+    out = tmp_path / "encoder.safetensors"
+    options = ("--data", str(genesis), "--out", str(out), "--dp", *SHORT)
+
+    stated = json.loads(invoke("bootstrap", "encoder", *options, "--json"))
+
+    assert stated["path"] == str(out)
+    assert stated["epsilon"] > 0
+    text = invoke("bootstrap", "encoder", *options)
+    assert f"epsilon {stated['epsilon']:.2f} at delta 1e-05 per step record, Poisson sampling, sigma 0.5" in text
+
+
+def test_bootstrap_on_data_of_another_account_number(genesis: Path, tmp_path: Path) -> None:
+    result = RUNNER.invoke(
+        app, ["bootstrap", "encoder", "--data", str(genesis), "--out", str(tmp_path / "x"), "--preset", "tee"]
+    )
+    assert isinstance(result.exception, DataError)
+    assert str(result.exception) == f"{genesis} has 64 accounts, expected 1024 (the model's)"
+
+
+def test_killed_training_is_not_begun_anew_by_mistake(genesis: Path, tmp_path: Path) -> None:
+    out = tmp_path / "encoder.safetensors"
+    checkpoint_path(out).write_bytes(b"of an earlier training")
+    result = RUNNER.invoke(app, ["bootstrap", "encoder", "--data", str(genesis), "--out", str(out), *SHORT])
+    assert isinstance(result.exception, CheckpointError)
+    assert str(result.exception).startswith(f"{checkpoint_path(out)} holds an unfinished training, expected --resume")

@@ -207,38 +207,3 @@ def test_unknown_profile(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "(did you mean 'live'?)" in result.stderr
     assert not list(tmp_path.iterdir())
-
-
-BOOTSTRAP = ("--set", "bootstrap.steps=4", "--set", "bootstrap.evaluate_every=2", "--set", "data.heldout_chains=16")
-
-
-def test_the_encoder_is_pretrained(genesis: Path, tmp_path: Path) -> None:
-    out = tmp_path / "encoder.safetensors"
-
-    text = invoke("bootstrap", "encoder", "--data", str(genesis), "--out", str(out), *BOOTSTRAP)
-
-    assert text.startswith(f"{out}: best at step ")
-    assert "masked cross-entropy" in text
-    assert "epsilon" not in text
-    assert out.stat().st_size > 4 * 49_000
-
-
-def test_private_pretraining_states_its_epsilon(genesis: Path, tmp_path: Path) -> None:
-    out = tmp_path / "encoder.safetensors"
-    options = ("--data", str(genesis), "--out", str(out), "--dp", *BOOTSTRAP)
-
-    stated = json.loads(invoke("bootstrap", "encoder", *options, "--json"))
-
-    assert stated["path"] == str(out)
-    assert stated["epsilon"] > 0
-    text = invoke("bootstrap", "encoder", *options)
-    assert f"epsilon {stated['epsilon']:.2f} at delta 1e-05 per step record, Poisson sampling, sigma 0.5" in text
-
-
-def test_bootstrap_on_data_of_another_account_number(genesis: Path, tmp_path: Path) -> None:
-    result = call(
-        "bootstrap", "encoder", "--data", str(genesis), "--out", str(tmp_path / "x.safetensors"), "--preset", "small"
-    )
-
-    assert result.returncode == 1
-    assert result.stderr.strip().endswith(f"{genesis} has 64 accounts, expected 128 (the model's)")
