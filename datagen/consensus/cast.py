@@ -48,7 +48,7 @@ CANDIDATE: Final = np.dtype(
 CLOCK: Final = np.dtype(
     [
         ("time", np.float64),
-        ("round", np.int64),
+        ("rounds", np.int64),  # that have ended
         ("deadline", np.float64),
         ("published", np.int64),
         ("winner", np.int64),  # UNDECIDED, a candidate, or NO_OUTCOME

@@ -119,11 +119,11 @@ def _publish(race: Any) -> int:
 def _end_round(race: Any) -> int:
     _, _, node, clock, tally, _ = race
     clock[0].time = clock[0].deadline
-    clock[0].round += 1
-    if clock[0].round == _ROUNDS:
+    clock[0].rounds += 1
+    if clock[0].rounds == _ROUNDS:
         clock[0].winner = NO_OUTCOME
         return pack(TIMEOUT, 0, 0.0, 0)
-    clock[0].deadline += ROUND[clock[0].round]
+    clock[0].deadline += ROUND[clock[0].rounds]
     node[:, VOTE] = -1
     node[:, SECOND] = -1
     tally[LAST] = tally[NOW]

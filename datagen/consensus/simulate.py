@@ -112,7 +112,7 @@ def _begin(race: Any, rng: np.random.Generator) -> None:
     node[:, SECOND] = -1
     tally[:] = 0.0
     rates[:] = 0.0
-    clock[0].time, clock[0].round, clock[0].deadline = 0.0, 0, ROUND[0]
+    clock[0].time, clock[0].rounds, clock[0].deadline = 0.0, 0, ROUND[0]
     clock[0].published, clock[0].winner, clock[0].votes = 0, UNDECIDED, 0
 
 
@@ -238,8 +238,8 @@ def _play(seed: int, shard: int, *, pool: ChainBlock, stops: IntArray, rollouts:
     candidates = _columns(CANDIDATE_COLUMNS, num_races * MAX_CANDIDATES)
     out = _columns(TX_COLUMNS, num_races * MAX_CANDIDATES * (2 * most + 1))
     tokens = np.empty(num_races * MAX_EVENTS, dtype=np.uint16)
-    state = (np.zeros(NODE_SHAPE, np.int8), np.zeros(1, CLOCK), np.zeros(TALLY_SHAPE), np.zeros(MAX_VALIDATORS))
-    race = (np.zeros(MAX_VALIDATORS, PERSON), np.zeros(MAX_CANDIDATES, CANDIDATE), *state)
+    state = (np.zeros(NODE_SHAPE, np.int8), _records(1, CLOCK), np.zeros(TALLY_SHAPE), np.zeros(MAX_VALIDATORS))
+    race = (_records(MAX_VALIDATORS, PERSON), _records(MAX_CANDIDATES, CANDIDATE), *state)
     chances = np.zeros((num_races, stops.shape[1], NO_OUTCOME + 1))
     copies = (*(part.copy() for part in state), np.empty(0, dtype=np.uint16))
     offset = np.concatenate([[0], np.cumsum(pool.counts[0])]).astype(np.int64)
@@ -259,6 +259,11 @@ def _play(seed: int, shard: int, *, pool: ChainBlock, stops: IntArray, rollouts:
         **{name: values[:num_transactions].copy() for name, values in out.items()},
     )
     return block, chances
+
+
+def _records(length: int, dtype: np.dtype[Any]) -> Any:
+    """Return zeros whose fields are attributes, compiled or not."""
+    return np.zeros(length, dtype).view(np.recarray)
 
 
 def _columns(types: Any, length: int) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def compiled(function: F) -> F:
 @compiled
 def pack(kind: int, candidate: int, weight: float, validator: int) -> int:
     """Return the token of an event; see `nerv_fl.races`."""
-    return kind << 12 | candidate << 10 | (int(weight) * NUM_BUCKETS // _BUCKET) << 6 | validator
+    return kind << 12 | int(candidate) << 10 | (int(weight) * NUM_BUCKETS // _BUCKET) << 6 | validator
 
 
 @compiled
@@ -71,7 +71,7 @@ def may_vote(i: int, race: Any) -> bool:
     _, _, node, clock, _, _ = race
     if node[i, VOTE] >= 0 or node[i, CONVICTED]:
         return False
-    if clock[0].round > 0:
+    if clock[0].rounds > 0:
         return True
     found = False
     for c in range(clock[0].published):
@@ -113,14 +113,14 @@ def _choice(i: int, race: Any) -> int:
             key = _BEYOND * (node[i, VIEW + c] == BAD) - weight
         elif late:
             key = -abs(weight - RUNNER_UP * clock[0].total)
-        elif clock[0].round == 0:
+        elif clock[0].rounds == 0:
             key = -1.0 * candidate[c].priority
         else:
             key = weight - person[i].stubborn * clock[0].total * candidate[c].priority
         if (against or node[i, VIEW + c] == GOOD) and (best == NOTHING or key > best_key):
             best, best_key = c, key
     # Who is behind follows a majority that few dispute.
-    follows = clock[0].round > 0 and person[i].role == HONEST and leader not in (NOTHING, best)
+    follows = clock[0].rounds > 0 and person[i].role == HONEST and leader not in (NOTHING, best)
     if follows and 2 * tally[NOW, leader] > clock[0].total and 3 * tally[AGAINST_IT, leader] < clock[0].total:
         return leader
     return best

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -122,6 +126,25 @@ def test_only_equivocators_are_convicted(blocks: list[RaceBlock]) -> None:
 def test_the_same_seed_gives_the_same_races(blocks: list[RaceBlock]) -> None:
     ((_, pool),) = mempools(SHAPE, [3])
     assert simulate(SHAPE.seed, 3, pool=pool).digest() == blocks[3].digest()
+
+
+INTERPRETED = """
+from datagen.consensus.generate import RaceShape, mempools
+from datagen.consensus.simulate import simulate
+shape = RaceShape(shards=1, races=8, accounts=64, max_transactions=8, seed=3)
+((shard, pool),) = mempools(shape, [0])
+print(simulate(shape.seed, shard, pool=pool).digest().hex())
+"""
+
+
+def test_plain_python_plays_the_same_races() -> None:
+    shape = RaceShape(shards=1, races=8, accounts=64, max_transactions=8, seed=3)
+    ((shard, pool),) = mempools(shape, [0])
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    process = subprocess.run(
+        [sys.executable, "-c", INTERPRETED], capture_output=True, text=True, check=True, env=environment
+    )
+    assert process.stdout.strip() == simulate(shape.seed, shard, pool=pool).digest().hex()
 
 
 def test_continuations_know_the_end_and_are_calibrated_before_it(blocks: list[RaceBlock]) -> None:
