@@ -18,12 +18,14 @@ from nerv_fl.checks import nearest
 from nerv_fl.client.node import register
 from nerv_fl.config import RunConfig, as_table, flatten, read_recipe
 from nerv_fl.errors import CheckpointError, ConfigError
+from nerv_fl.files import write_atomically
 from nerv_fl.models.presets import get_preset
 from nerv_fl.rng import stream
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.store import LedgerFile
 from nerv_fl.strategy.identity import EnclaveIdentity, own_code_hash
 from simulations.adversaries import assign_roles
+from simulations.bootstrap import given_weights, provenance, require_begun_with
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (stage, done, of, note)."""
@@ -93,10 +95,11 @@ def open_folder(out: Path, config: RunConfig, *, resume: bool) -> RunFolder:
 def prepare(folder: RunFolder, *, progress: Progress = silent) -> None:
     """Make whatever a run folder still lacks before round 1."""
     config = folder.config
+    weights = None if folder.bootstrap_path.exists() else given_weights(config)  # before the minutes that data takes
     if "run" not in folder.read_manifest():
         folder.update_manifest(run=f"{config.name}-{secrets.token_hex(4)}", seed=config.seed, **_provenance())
     _make_ledgers(folder, progress=progress)
-    _make_bootstrap(folder, progress=progress)
+    _make_bootstrap(folder, weights, progress=progress)
     _register_nodes(folder)
     EnclaveIdentity.load_or_create(folder.enclave, run=str(folder.read_manifest()["run"]))
 
@@ -151,19 +154,24 @@ def _make_ledgers(folder: RunFolder, *, progress: Progress) -> None:
     folder.update_manifest(data=hashes)
 
 
-def _make_bootstrap(folder: RunFolder, *, progress: Progress) -> None:
-    config = folder.config
+def _make_bootstrap(folder: RunFolder, weights: Path | None, *, progress: Progress) -> None:
+    """Pretrain the encoder, or copy the one that is given."""
+    config, path = folder.config, folder.bootstrap_path
     steps = config.bootstrap.steps
-    if not folder.bootstrap_path.exists():
+    if not path.exists() and weights is not None:
+        write_atomically(path, weights.read_bytes())
+    elif not path.exists():
         progress("bootstrap", 0, steps, "")
-        result = pretrain(
+        pretrain(
             config,
             folder.data("genesis"),
-            out=folder.bootstrap_path,
+            out=path,
             progress=lambda step, of, loss: progress("bootstrap", step, of, f"held-out loss {loss:.3f}"),
             resume=True,
         )
-        folder.update_manifest(bootstrap={"best_step": result.best_step, "movement_floor": result.movement_floor})
+    if "bootstrap" not in folder.read_manifest():
+        folder.update_manifest(bootstrap=provenance(config, path))
+    require_begun_with(folder.read_manifest(), path)
     progress("bootstrap", steps, steps, "")
 
 

@@ -19,7 +19,7 @@ from nerv_fl.bootstrap.training import Point, Standing
 from nerv_fl.bootstrap.workers import Assignment, Cluster, Worker, working
 from nerv_fl.client.privacy import Mechanism, epsilon_of
 from nerv_fl.config import Flat, RunConfig
-from nerv_fl.errors import CheckpointError
+from nerv_fl.errors import CheckpointError, ConfigError
 from nerv_fl.files import write_atomically
 from nerv_fl.models.evaluate import EncoderMeasures
 from nerv_fl.models.presets import get_preset
@@ -81,10 +81,13 @@ def pretrain(
         DataError: If the ledger is not the model's, or too small.
         CheckpointError: If there is a checkpoint and `resume` is false, or it is damaged, or `start` is of another
             preset.
-        ConfigError: If the checkpoint's training began with other settings, data or workers.
+        ConfigError: If the checkpoint's training began with other settings, data or workers, or `bootstrap.weights` is
+            set: that names weights to use, not to train on from.
         OSError: If a file cannot be written; the checkpoint before stays whole.
     """
     use_one_thread()
+    if config.bootstrap.weights:
+        raise ConfigError(f"bootstrap.weights is {config.bootstrap.weights!r}, expected none: a training has a start")
     path = checkpoint_path(out)
     with open_ledger(ledger_path) as ledger:
         data = PublicData(ledger, config=config, preset=get_preset(config.model.preset))

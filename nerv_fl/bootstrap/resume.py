@@ -24,7 +24,7 @@ from nerv_fl.models.evaluate import EncoderMeasures
 
 FORMAT: Final = "nerv-fl pretraining 1"
 DEPENDS_ON: Final = ("seed", "model.", "bootstrap.", "privacy.", "data.heldout_chains", "enclave.chunk")
-FREE_TO_CHANGE: Final = ("bootstrap.checkpoint_every",)
+FREE_TO_CHANGE: Final = ("bootstrap.checkpoint_every", "bootstrap.weights")
 HEADER: Final = "__metadata__"
 
 

@@ -16,6 +16,7 @@ from nerv_fl.cli.datagen import datagen_app
 from nerv_fl.cli.export import export
 from nerv_fl.cli.forecaster import forecaster
 from nerv_fl.cli.live import RunDisplay
+from nerv_fl.cli.models import models_app
 from nerv_fl.cli.predictor import predictor
 from nerv_fl.cli.rewards import rewards
 from nerv_fl.errors import NervError
@@ -33,6 +34,7 @@ open [bold]runs/quickstart/report.html[/bold].""",
 )
 app.add_typer(datagen_app, name="datagen")
 app.add_typer(bootstrap_app, name="bootstrap")
+app.add_typer(models_app, name="models")
 app.command()(rewards)
 bootstrap_app.command()(forecaster)
 app.command()(export)

@@ -69,6 +69,7 @@ class DataConfig:
 class BootstrapConfig:
     """Central pretraining on public data: AdamW, cosine schedule, the drift term in every `drift_every`-th step.
 
+    `weights` names trained weights, a file or a model of the registry, from which a simulation starts in its place.
     A batch is worked through `micro_batch` samples at a time, and with `checkpointing` blocks are computed again in the
     backward pass: less memory, the same gradient up to rounding. `patience` ends the training after so many evaluations
     without a better one (0: never); every `checkpoint_every` steps all that a resume needs is written.
@@ -90,6 +91,7 @@ class BootstrapConfig:
     device: str = "cpu"
     patience: int = 0
     checkpoint_every: int = 100
+    weights: str = ""
 
     def __post_init__(self) -> None:
         """Refuse schedules that cannot run."""

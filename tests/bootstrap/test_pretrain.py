@@ -256,3 +256,10 @@ def test_device_that_is_not_there_is_refused(ledger_path: Path, tmp_path: Path) 
 def test_settings_that_cannot_be_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         replace(SETTINGS, **changes)  # type: ignore[arg-type]
+
+
+def test_weights_to_use_are_none_to_train_on_from(tiny_preset: None, ledger_path: Path, tmp_path: Path) -> None:
+    message = r"^bootstrap\.weights is 'mine', expected none: a training has a start$"
+    with pytest.raises(ConfigError, match=message):
+        run(ledger_path, tmp_path, replace(SETTINGS, weights="mine"))
+    assert list(tmp_path.iterdir()) == []

@@ -150,7 +150,7 @@ def test_everything_round_1_needs_is_there(prepared: RunFolder) -> None:
             assert ledger.info.profile == ("genesis" if name == "genesis" else "live")
             assert manifest["data"][name] == ledger.info.content_sha256
     assert manifest["run"].startswith("tiny-")
-    assert manifest["bootstrap"].keys() == {"best_step", "movement_floor"}
+    assert manifest["bootstrap"].keys() == {"best_step", "movement_floor", "weights_sha256", "registry"}
     assert sorted(prepared.read_roster()) == list(range(8))
     assert prepared.read_weights() == dict.fromkeys(range(8), 128.0)
 

@@ -83,19 +83,18 @@ def require_near(path: Path, relative: float) -> None:
         )
 
 
-def write_manifest(
-    folder: Path, source: Source, *, fmt: str, files: Mapping[str, object], notes: Mapping[str, object]
+def manifest_of(
+    source: Source, *, fmt: str, files: Mapping[str, object], notes: Mapping[str, object]
 ) -> dict[str, Any]:
-    """Write an export's manifest, and return it.
+    """Return the manifest of a model's files.
 
     Args:
-        folder: The export.
         source: The model.
         fmt: Name of the format.
         files: What is said of each file, by name.
         notes: What is said of the format.
     """
-    manifest = {
+    return {
         "schema": SCHEMA,
         "kind": source.kind,
         "preset": source.preset,
@@ -109,9 +108,12 @@ def write_manifest(
         **notes,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
     }
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest of a folder."""
     text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"
     (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
-    return manifest
 
 
 def model_entry(source: Source) -> dict[str, object]:

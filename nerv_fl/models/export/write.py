@@ -20,6 +20,7 @@ from nerv_fl.models.export.manifest import (
     Outputs,
     file_entry,
     largest_differences,
+    manifest_of,
     ports_entry,
     require_near,
     write_manifest,
@@ -68,7 +69,8 @@ def write_export(source: Source, out: Path, *, fmt: str) -> dict[str, Any]:
         raise ConfigError(f"format 'bincode' holds encoders only, expected another for a {source.kind}")
     with staged_folder(out) as folder:
         files = _WRITERS[fmt](source, folder)
-        manifest = write_manifest(folder, source, fmt=fmt, files=files, notes=format_notes(source, fmt))
+        manifest = manifest_of(source, fmt=fmt, files=files, notes=format_notes(source, fmt))
+        write_manifest(folder, manifest)
         write_card(folder, manifest)
     return manifest
 
