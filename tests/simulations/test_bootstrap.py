@@ -9,17 +9,17 @@ from safetensors.torch import load_file, save_file
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import CheckpointError, ConfigError, DataError
 from nerv_fl.folders import sha256_of
-from nerv_fl.models.encoder import Encoder
+from nerv_fl.models.encoder import Encoder, get_flat
 from nerv_fl.models.export.source import open_source
 from nerv_fl.models.export.write import write_export
 from nerv_fl.models.presets import PRESETS
-from nerv_fl.models.weights import save_encoder
+from nerv_fl.models.weights import save_encoder, vector_hash
 from nerv_fl.registry import Registry
 from nerv_fl.rng import torch_stream
 from nerv_fl.server.folder import RunFolder
 from simulations.bootstrap import given_weights
 from simulations.prepare import open_folder, prepare
-from tests.federation.tiny_run import copy_run, tiny_config
+from tests.federation.tiny_run import change_settings, copy_run, run_rounds, tiny_config
 
 
 @pytest.fixture
@@ -66,6 +66,15 @@ def test_a_run_starts_from_the_weights_given_and_says_so(weights: Path, tmp_path
     }
     weights.unlink()
     prepare(RunFolder(folder.root))
+
+
+def test_the_first_record_is_of_the_weights_given(weights: Path, tmp_path: Path) -> None:
+    folder = prepared(tmp_path, weights)
+    run_rounds(change_settings(folder, {"federation.num_rounds": 1}))
+    records = folder.rounds()
+    assert isinstance(encoder := open_source(weights).model, Encoder)
+    assert records[0].model_hash == vector_hash(get_flat(encoder).numpy())
+    assert [record.round for record in records] == [0, 1]
 
 
 def test_a_model_of_the_registry_is_named_by_its_entry(weights: Path, registry: Registry, tmp_path: Path) -> None:

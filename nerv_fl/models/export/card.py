@@ -70,7 +70,7 @@ def card(manifest: Mapping[str, Any]) -> str:
     name = f"{_TITLES[kind]}{', ' + manifest['preset'] if manifest['preset'] else ''} ({fmt})"
     measures = pick_measures(kind, manifest["metrics"])
     sections = (
-        _head(manifest),
+        _head(manifest, measures),
         f"# {name}",
         f"## Intended use\n\n{use}\n\n{misuse}",
         f"## Data\n\n{_DATA[kind]}{_data_hash(manifest)}",
@@ -83,7 +83,8 @@ def card(manifest: Mapping[str, Any]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _head(manifest: Mapping[str, Any]) -> str:
+def _head(manifest: Mapping[str, Any], measures: Sequence[Measure]) -> str:
+    """Return the YAML that hubs index; its texts are JSON, which YAML reads."""
     tags = ["nerv", manifest["kind"], manifest["format"], "federated-learning"]
     lines = [
         f"license: {manifest['licence'].lower()}",
@@ -92,6 +93,16 @@ def _head(manifest: Mapping[str, Any]) -> str:
         "tags:",
         *(f"  - {tag}" for tag in tags),
     ]
+    if measures:
+        lines += [
+            "model-index:",
+            f"  - name: nerv-{manifest['kind']}",
+            "    results:",
+            f"      - task: {{type: {_TASKS[manifest['kind']]}}}",
+            f"        dataset: {{type: simulated, name: {json.dumps(_DATA[manifest['kind']])}}}",
+            "        metrics:",
+            *(f"          - {{type: measure, name: {json.dumps(m.name)}, value: {m.value!r}}}" for m in measures),
+        ]
     return "---\n" + "\n".join(lines) + "\n---"
 
 

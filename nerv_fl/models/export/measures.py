@@ -39,8 +39,7 @@ class _Pick:
 
 _CROSS_ENTROPY: Final = "masked cross-entropy, nats"
 _DRIFT: Final = "relative drift"
-_ONSETS: Final = "clean onsets, recall at 5 % false alarms"
-_CLEAN: Final = "measures/logistic, clean windows/clean_recall_5"
+_LOGISTIC: Final = "measures/logistic, clean windows/clean_recall_"
 PICKS: Final[Mapping[str, tuple[_Pick, ...]]] = {
     "encoder": (
         _Pick(
@@ -61,7 +60,6 @@ PICKS: Final[Mapping[str, tuple[_Pick, ...]]] = {
                 ("V alone", "references/v_alone/drift/relative"),
             ),
         ),
-        _Pick(name=_DRIFT, value="measures/drift_relative"),
         _Pick(
             name="residual share",
             value="round/residual_share",
@@ -93,8 +91,13 @@ PICKS: Final[Mapping[str, tuple[_Pick, ...]]] = {
         )
     ),
     "forecaster": tuple(
-        _Pick(name=f"{_ONSETS}, {name}", value=f"measures/{name}/clean_recall_5", trivial=(("logistic", _CLEAN),))
+        _Pick(
+            name=f"clean onsets, recall at {percent} % false alarms, {name}",
+            value=f"measures/{name}/clean_recall_{percent}",
+            trivial=(("logistic on the last minute", f"{_LOGISTIC}{percent}"),),
+        )
         for name in ("int8", "float32")
+        for percent in (5, 1)
     ),
 }
 

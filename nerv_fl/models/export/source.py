@@ -24,6 +24,8 @@ from nerv_fl.models.weights import open_encoder, vector_hash
 
 NAMES: Final = ("encoder", "predictor", "forecaster")
 SUFFIX: Final = ".safetensors"
+PATHS: Final = ("folder", "path")
+"""Measures that only say where on its machine a training wrote: nobody else's business."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +149,8 @@ def read_metrics(path: Path) -> dict[str, Any]:
     for name in (f"{path.stem}.metrics.json", "metrics.json"):
         beside = path.with_name(name)
         if beside.is_file():
-            return _json_of(beside.read_text(encoding="utf-8"), source=beside)
+            found = _json_of(beside.read_text(encoding="utf-8"), source=beside)
+            return {name: value for name, value in found.items() if name not in PATHS}
     return {}
 
 

@@ -43,7 +43,7 @@ def test_a_predictors_measures_at_half_of_the_votes() -> None:
 def test_a_forecasters_measures() -> None:
     table = {"int8": {"clean_recall_5": 0.96}, "logistic, clean windows": {"clean_recall_5": 0.9}}
     (found,) = pick_measures("forecaster", {"measures": table})
-    assert found.text() == "clean onsets, recall at 5 % false alarms, int8 0.96 (logistic 0.9)"
+    assert found.text() == "clean onsets, recall at 5 % false alarms, int8 0.96 (logistic on the last minute 0.9)"
 
 
 @pytest.mark.parametrize(

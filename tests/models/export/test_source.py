@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_an_encoder_says_what_it_is(path: Path) -> None:
-    path.with_name("metrics.json").write_text('{"unigram": 3.5, "nothing": NaN}')
+    path.with_name("metrics.json").write_text('{"unigram": 3.5, "nothing": NaN, "path": "/home/me/encoder"}')
     source = open_source(path)
     assert (source.kind, source.preset, source.path) == ("encoder", "quickstart", path)
     assert source.facts == {"movement_floor": 0.25}

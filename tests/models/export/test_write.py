@@ -94,6 +94,7 @@ def test_the_card_has_a_head_and_measures_beside_trivial_models(source: Source, 
         "library_name: pytorch",
         "pipeline_tag: feature-extraction",
     ]
+    assert head.splitlines()[-1] == ('          - {type: measure, name: "masked cross-entropy, nats", value: 3.68}')
     assert "| masked cross-entropy, nats | 3.68 | unigram 3.69, per account 3.1 |" in body
     assert "epsilon 5.56 at most of any node, at delta 1e-05 per step record, Poisson sampling, sigma 0.5" in body
     for title in ("Intended use", "Data", "Measures", "Files", "How to load it", "Limits"):
