@@ -8,7 +8,7 @@ weights cost.
 
 The folder keeps weights and ledgers: a second call measures them again without training.
 
-python -m benchmarks.encoder_readouts FOLDER PROFILE [PRESET ...]
+python -m benchmarks.encoder_readouts FOLDER PROFILE [PRESET | PRESET:TRAINING ...]
 """
 
 import json
@@ -78,8 +78,10 @@ def main() -> None:
         print_preset(folder, name)
 
 
-def print_preset(folder: Path, name: str) -> None:
-    """Print both tables of one preset."""
+def print_preset(folder: Path, asked: str) -> None:
+    """Print both tables of one preset, of all trainings or of one."""
+    name, _, training = asked.partition(":")
+    trainings = [training] if training else list(TRAININGS)
     path = public_ledger(folder, name)
     with open_ledger(path) as ledger:
         data = PublicData(ledger, config=settings(name, "balance", training="plain"), preset=get_preset(name))
@@ -88,7 +90,7 @@ def print_preset(folder: Path, name: str) -> None:
         pool = Pool(data, ledger.read(first + chains * 8 + chains % 8, with_batches=True))
         unigram, per_account = data.trivial_cross_entropies()
         encoders = {
-            readout: [*trained(folder, name, readout=readout, path=path), untrained(name, readout)]
+            readout: [*trained(folder, name, readout=readout, path=path, trainings=trainings), untrained(name, readout)]
             for readout in ("balance", "mean")
         }
         print(f"{name}: unigram {unigram:.3f} nats, per account {per_account:.3f}\n")
@@ -119,9 +121,9 @@ def public_ledger(folder: Path, name: str) -> Path:
     return path
 
 
-def trained(folder: Path, name: str, *, readout: str, path: Path) -> Iterator[Trained]:
-    """Yield the encoders of both trainings, trained if their files are not there."""
-    for training in TRAININGS:
+def trained(folder: Path, name: str, *, readout: str, path: Path, trainings: Sequence[str]) -> Iterator[Trained]:
+    """Yield the encoders of some trainings, trained if their files are not there."""
+    for training in trainings:
         out = folder / f"{name}-{readout}-{training}.safetensors"
         note = out.with_suffix(".json")
         if not note.exists():
