@@ -1,7 +1,7 @@
 """Who takes part in a race, and the numbers that the simulation is made of.
 
-Time is in units of a tenth of a second. All rates are hazards: what happens next depends on the present state alone,
-so a race can be continued from any of its events.
+Time is in units of a tenth of a second. What validators do comes at rates: what happens next depends on the
+present state alone (when candidates are proposed is part of it), so a race can be continued from any of its events.
 """
 
 from typing import Final
@@ -60,11 +60,11 @@ CLOCK: Final = np.dtype(
 )
 UNDECIDED: Final = -1
 
-VOTE, SECOND, CONVICTED = range(3)
+FIRST_VOTE, SECOND_VOTE, CONVICTED = range(3)
 RECEIVED: Final = 3
 VIEW: Final = RECEIVED + MAX_CANDIDATES
-DISPUTED: Final = VIEW + MAX_CANDIDATES
-NODE_FIELDS: Final = DISPUTED + MAX_CANDIDATES
+HAS_DISPUTED: Final = VIEW + MAX_CANDIDATES
+NODE_FIELDS: Final = HAS_DISPUTED + MAX_CANDIDATES
 """Columns of a validator's state, int8: its first and second vote of the round (-1 for none), whether it was convicted
 of two votes; then, of each candidate, whether it arrived, how it was judged, and whether the validator disputed it."""
 GOOD, BAD = 1, 2

@@ -12,20 +12,22 @@ from typing import Any
 import numpy as np
 
 from datagen.consensus.cast import (
+    AGAINST,
+    BAD,
     CONVICTED,
     EQUIVOCATES,
     EVIDENCE_RATE,
+    FIRST_VOTE,
     GOOD,
     JUDGE_RATE,
     LAST,
     NOW,
     RECEIVED,
     ROUND,
-    SECOND,
     SECOND_RATE,
+    SECOND_VOTE,
     UNDECIDED,
     VIEW,
-    VOTE,
 )
 from datagen.consensus.validators import (
     NOTHING,
@@ -61,8 +63,8 @@ def _rate(i: int, race: Any) -> float:
             total += p.talk
     if may_vote(i, race):
         total += p.pace
-    if p.role == EQUIVOCATES and node[i, VOTE] >= 0 and not node[i, CONVICTED]:
-        total += SECOND_RATE if node[i, SECOND] < 0 else EVIDENCE_RATE
+    if p.role == EQUIVOCATES and node[i, FIRST_VOTE] >= 0 and not node[i, CONVICTED]:
+        total += SECOND_RATE if node[i, SECOND_VOTE] < 0 else EVIDENCE_RATE
     return total
 
 
@@ -90,7 +92,7 @@ def _act(i: int, at: float, race: Any, rng: np.random.Generator) -> int:
         at -= p.pace
         if at < 0.0:
             return vote(i, race)
-    if node[i, SECOND] < 0:
+    if node[i, SECOND_VOTE] < 0:
         return vote_again(i, race, rng)
     return convict(i, race)
 
@@ -110,7 +112,9 @@ def _publish(race: Any) -> int:
     clock[0].time = max(clock[0].time, candidate[c].publish)
     proposer = candidate[c].proposer
     race[2][proposer, RECEIVED + c] = 1
-    race[2][proposer, VIEW + c] = GOOD
+    # Who votes against the evidence knows what it proposed; others stand by their own.
+    knows = person[proposer].role == AGAINST and not candidate[c].valid
+    race[2][proposer, VIEW + c] = BAD if knows else GOOD
     _all_rates(race)
     return pack(PROPOSE, c, person[proposer].weight, proposer)
 
@@ -124,8 +128,8 @@ def _end_round(race: Any) -> int:
         clock[0].winner = NO_OUTCOME
         return pack(TIMEOUT, 0, 0.0, 0)
     clock[0].deadline += ROUND[clock[0].rounds]
-    node[:, VOTE] = -1
-    node[:, SECOND] = -1
+    node[:, FIRST_VOTE] = -1
+    node[:, SECOND_VOTE] = -1
     tally[LAST] = tally[NOW]
     tally[NOW] = 0.0
     _all_rates(race)

@@ -13,6 +13,7 @@ from datagen.consensus.cast import (
     CAREFUL,
     CLOCK,
     DELAY,
+    FIRST_VOTE,
     LAGGING,
     LATE,
     LATE_PACE,
@@ -23,14 +24,13 @@ from datagen.consensus.cast import (
     PUBLISH_MEAN,
     RANK_GAP,
     ROUND,
-    SECOND,
+    SECOND_VOTE,
     STUBBORN,
     TALK_RATE,
     TALKERS,
     TALLY_SHAPE,
     TAMPERING,
     UNDECIDED,
-    VOTE,
 )
 from datagen.consensus.chain import play
 from datagen.consensus.validators import below, compiled
@@ -108,8 +108,8 @@ def _begin(race: Any, rng: np.random.Generator) -> None:
     _draw_people(race, rng)
     _draw_proposers(race, rng)
     node[:] = 0
-    node[:, VOTE] = -1
-    node[:, SECOND] = -1
+    node[:, FIRST_VOTE] = -1
+    node[:, SECOND_VOTE] = -1
     tally[:] = 0.0
     rates[:] = 0.0
     clock[0].time, clock[0].rounds, clock[0].deadline = 0.0, 0, ROUND[0]

@@ -14,9 +14,10 @@ from datagen.consensus.cast import (
     AGAINST_IT,
     BAD,
     CONVICTED,
-    DISPUTED,
     ERROR,
+    FIRST_VOTE,
     GOOD,
+    HAS_DISPUTED,
     HONEST,
     LAG_DOUBTS,
     LAG_MISSES,
@@ -24,9 +25,8 @@ from datagen.consensus.cast import (
     LATE,
     NOW,
     RUNNER_UP,
-    SECOND,
+    SECOND_VOTE,
     VIEW,
-    VOTE,
 )
 from nerv_fl import races
 from nerv_fl.races import MAX_WEIGHT, NUM_BUCKETS, QUORUM
@@ -59,17 +59,21 @@ def below(limit: int, rng: np.random.Generator) -> int:
 
 @compiled
 def disputes(i: int, c: int, race: Any) -> bool:
-    """Whether a validator is yet to dispute a candidate: one it judged invalid, or, against the evidence, valid."""
-    person, _, node, _, _, _ = race
+    """Whether a validator is yet to dispute a candidate: one it judged invalid, or, against the evidence, valid.
+
+    Nobody disputes its own candidate: that would tell the Byzantine proposers from the others.
+    """
+    person, candidate, node, _, _, _ = race
     wrong = GOOD if person[i].role == AGAINST else BAD
-    return node[i, VIEW + c] == wrong and not node[i, DISPUTED + c] and person[i].talk > 0.0
+    open_to_it = candidate[c].proposer != i and not node[i, HAS_DISPUTED + c] and person[i].talk > 0.0
+    return open_to_it and node[i, VIEW + c] == wrong
 
 
 @compiled
 def may_vote(i: int, race: Any) -> bool:
     """Whether a validator may vote: once a round, first for what it finds valid, later also as others do."""
     _, _, node, clock, _, _ = race
-    if node[i, VOTE] >= 0 or node[i, CONVICTED]:
+    if node[i, FIRST_VOTE] >= 0 or node[i, CONVICTED]:
         return False
     if clock[0].rounds > 0:
         return True
@@ -92,7 +96,7 @@ def judge(p: Any, valid: int, lot: float) -> int:
 def dispute(i: int, c: int, race: Any) -> int:
     """Dispute a candidate."""
     person, _, node, _, tally, _ = race
-    node[i, DISPUTED + c] = 1
+    node[i, HAS_DISPUTED + c] = 1
     tally[AGAINST_IT, c] += person[i].weight
     return pack(_DISPUTE, c, person[i].weight, i)
 
@@ -133,7 +137,7 @@ def vote(i: int, race: Any) -> int:
     c = _choice(i, race)
     if c == NOTHING:
         return NOTHING
-    node[i, VOTE] = c
+    node[i, FIRST_VOTE] = c
     tally[NOW, c] += person[i].weight
     clock[0].votes += 1
     if tally[NOW, c] * _WHOLE >= _SHARE * clock[0].total:
@@ -148,8 +152,8 @@ def vote_again(i: int, race: Any, rng: np.random.Generator) -> int:
     others = clock[0].published - 1
     if others == 0:
         return NOTHING
-    c = (node[i, VOTE] + 1 + below(others, rng)) % clock[0].published
-    node[i, SECOND] = c
+    c = (node[i, FIRST_VOTE] + 1 + below(others, rng)) % clock[0].published
+    node[i, SECOND_VOTE] = c
     clock[0].votes += 1
     return pack(_VOTE, c, person[i].weight, i)
 
@@ -159,5 +163,5 @@ def convict(i: int, race: Any) -> int:
     """Show that a validator voted twice: its vote of this round is void, and it votes no more."""
     person, _, node, _, tally, _ = race
     node[i, CONVICTED] = 1
-    tally[NOW, node[i, VOTE]] -= person[i].weight
-    return pack(_EVIDENCE, node[i, VOTE], person[i].weight, i)
+    tally[NOW, node[i, FIRST_VOTE]] -= person[i].weight
+    return pack(_EVIDENCE, node[i, FIRST_VOTE], person[i].weight, i)

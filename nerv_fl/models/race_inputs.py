@@ -80,7 +80,7 @@ def event_stops(block: RaceBlock, votes: IntArray) -> IntArray:
     offset = block.event_offset()
     is_vote = (block.token >> 12) == VOTE
     done = np.concatenate([[0], np.cumsum(is_vote)])
-    place = np.searchsorted(done, done[offset[:-1]] + votes, side="left") - offset[:-1]
+    place = np.maximum(np.searchsorted(done, done[offset[:-1]] + votes, side="left") - offset[:-1], 0)
     return np.where(votes >= block.num_votes, block.num_events, place).astype(np.int64)
 
 
