@@ -112,6 +112,9 @@ def votes_at(num_votes: npt.NDArray[np.uint16], cuts: Sequence[float]) -> IntArr
 def standing(token: npt.NDArray[np.uint16], weight: npt.NDArray[np.uint16]) -> Standing:
     """Apply the rule to the events of a race.
 
+    What is said twice counts once: a repeated vote, dispute, proposal or conviction changes nothing, nor does evidence
+    against a validator that has not voted for two candidates in this round. So nobody gains by repeating itself.
+
     Args:
         token: uint16 [E], in order.
         weight: uint16 [64], reputation of each validator; 0 beyond their number.
@@ -144,28 +147,29 @@ class _Count:
         self.outcome: int | None = None
         self.rounds = self.published = 0
         self.vote: dict[int, int] = {}
+        self.twice: set[int] = set()
         self.convicted: set[int] = set()
+        self.said: set[tuple[int, int]] = set()
         self.now, self.voters, self.before, self.disputed, self.disputes = ([0] * MAX_CANDIDATES for _ in range(5))
 
     def add(self, kind: int, candidate: int, validator: int) -> None:
-        weight = self.weight[validator]
         if kind == PROPOSE:
             self.published = max(self.published, candidate + 1)
-        elif kind == VOTE and validator not in self.vote and validator not in self.convicted:
-            self.vote[validator] = candidate
-            self.now[candidate] += weight
-            self.voters[candidate] += 1
-            if self.now[candidate] * QUORUM[1] >= QUORUM[0] * self.total:
-                self.outcome = candidate
-        elif kind == DISPUTE:
-            self.disputed[candidate] += weight
+        elif kind == VOTE:
+            self._vote(candidate, validator)
+        elif kind == DISPUTE and (candidate, validator) not in self.said:
+            self.said.add((candidate, validator))
+            self.disputed[candidate] += self.weight[validator]
             self.disputes[candidate] += 1
-        elif kind == EVIDENCE:
-            self._convict(validator, weight)
+        elif kind == EVIDENCE and validator in self.twice:
+            self.twice.remove(validator)
+            self.convicted.add(validator)
+            self.now[self.vote[validator]] -= self.weight[validator]
+            self.voters[self.vote[validator]] -= 1
         elif kind == TIMEOUT:
             self.rounds += 1
             self.outcome = NO_OUTCOME if self.rounds == ROUNDS else None
-            self.vote, self.before = {}, self.now
+            self.vote, self.twice, self.before = {}, set(), self.now
             self.now, self.voters = [0] * MAX_CANDIDATES, [0] * MAX_CANDIDATES
 
     def standing(self) -> Standing:
@@ -179,8 +183,15 @@ class _Count:
             **{name: np.array(getattr(self, name), dtype=np.int64) for name in names},
         )
 
-    def _convict(self, validator: int, weight: int) -> None:
-        self.convicted.add(validator)
+    def _vote(self, candidate: int, validator: int) -> None:
+        if validator in self.convicted:
+            return
         if validator in self.vote:
-            self.now[self.vote[validator]] -= weight
-            self.voters[self.vote[validator]] -= 1
+            if candidate != self.vote[validator]:
+                self.twice.add(validator)
+            return
+        self.vote[validator] = candidate
+        self.now[candidate] += self.weight[validator]
+        self.voters[candidate] += 1
+        if self.now[candidate] * QUORUM[1] >= QUORUM[0] * self.total:
+            self.outcome = candidate

@@ -61,11 +61,36 @@ def test_the_first_vote_of_a_round_counts() -> None:
 
 
 def test_evidence_voids_the_vote_and_bars_its_validator() -> None:
-    events = (*TWO, (VOTE, 1, 0), (EVIDENCE, 1, 0), (VOTE, 0, 0), (TIMEOUT, 0, 0), (VOTE, 0, 0), (VOTE, 0, 1))
+    twice = ((VOTE, 1, 0), (VOTE, 0, 0), (EVIDENCE, 1, 0), (EVIDENCE, 1, 0))
+    events = (*TWO, *twice, (VOTE, 0, 0), (TIMEOUT, 0, 0), (VOTE, 0, 0), (VOTE, 0, 1))
     found = standing(tokens(*events), weights(30, 40, 30))
     assert found.before.tolist() == [0, 0, 0, 0]
     assert found.now.tolist() == [40, 0, 0, 0]
     assert found.convicted == 1
+
+
+def test_what_is_said_twice_counts_once() -> None:
+    repeated = (
+        (VOTE, 1, 0),
+        (VOTE, 1, 2),
+        (VOTE, 0, 0),
+        (EVIDENCE, 1, 0),
+        (EVIDENCE, 1, 0),
+        (DISPUTE, 1, 1),
+        (DISPUTE, 1, 1),
+    )
+    found = standing(tokens(*TWO, (PROPOSE, 1, 2), *repeated), weights(30, 40, 30))
+    assert found.now.tolist() == [0, 30, 0, 0]
+    assert found.voters.tolist() == [0, 1, 0, 0]
+    assert found.disputed.tolist() == [0, 40, 0, 0]
+    assert (found.published, found.convicted) == (2, 1)
+
+
+def test_evidence_needs_two_votes_in_its_round() -> None:
+    events = (*TWO, (VOTE, 1, 0), (EVIDENCE, 1, 0), (TIMEOUT, 0, 0), (VOTE, 0, 0), (EVIDENCE, 0, 0), (EVIDENCE, 0, 1))
+    found = standing(tokens(*events), weights(30, 40, 30))
+    assert found.now.tolist() == [30, 0, 0, 0]
+    assert found.convicted == 0
 
 
 def test_a_timeout_begins_a_round_and_the_third_ends_the_race() -> None:

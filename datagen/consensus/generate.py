@@ -14,11 +14,13 @@ from datagen.ledger.shape import LedgerShape
 from datagen.parts import Part, Staging, make_parts
 from nerv_fl.arrays import FloatArray, IntArray
 from nerv_fl.checks import in_range
+from nerv_fl.errors import DataError
 from nerv_fl.rng import stream
 from nerv_fl.store import ChainBlock
 from nerv_fl.store.load_writer import draw_split
 from nerv_fl.store.race_schema import RaceInfo
 from nerv_fl.store.race_writer import join_races, write_races
+from nerv_fl.store.races import RaceFile
 
 GENERATOR: Final = "datagen.consensus/1"
 MAX_SHARDS: Final = 10**6
@@ -171,20 +173,32 @@ def mempools(shape: RaceShape, shards: Iterable[int]) -> Iterator[tuple[int, Cha
         yield shard, pools[shard % size]
 
 
-def play_on(info: RaceInfo, *, rollouts: int) -> Callable[[Sequence[int], Sequence[IntArray]], Iterator[FloatArray]]:
+def play_on(path: Path, *, rollouts: int) -> Callable[[Sequence[int], Sequence[IntArray]], Iterator[FloatArray]]:
     """Return what plays the races of a file to their end from the hidden state.
 
     Args:
-        info: Of the whole file.
-        rollouts: Continuations of each race and cut.
+        path: The file.
+        rollouts: Continuations of each race and cut, at least 1.
 
     Returns:
-        Given shards, rising, and votes int64 [R, K] of each, yields chances float64 [R, K, 5] of each.
+        Given shards, rising, and votes int64 [R, K] of each (see `continued`), yields chances float64 [R, K, 5] of
+        each; a DataError if the shard in the file is not the one that its seed gives here.
+
+    Raises:
+        ConfigError: If rollouts is below 1.
     """
+    in_range("rollouts", rollouts, low=1, high=10**6)
 
     def chances(shards: Sequence[int], votes: Sequence[IntArray]) -> Iterator[FloatArray]:
-        for (shard, pool), cuts in zip(mempools(RaceShape.of(info), shards), votes, strict=True):
-            yield continued(info.seed, shard, pool=pool, votes=cuts, rollouts=rollouts)
+        with RaceFile(path) as file:
+            for (shard, pool), cuts in zip(mempools(RaceShape.of(file.info), shards), votes, strict=True):
+                block, found = continued(file.info.seed, shard, pool=pool, votes=cuts, rollouts=rollouts)
+                if block.digest() != file.array("shard/sha256", shard).tobytes():
+                    raise DataError(
+                        f"{path}: shard {shard} differs from the simulation of its seed by {GENERATOR}, "
+                        f"expected the same races: the hidden state of others is not known"
+                    )
+                yield found
 
     return chances
 

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from datagen.consensus.generate import RaceShape, mempools
-from datagen.consensus.simulate import continued
+from datagen.consensus.generate import play_on
 from nerv_fl.arrays import BoolArray, FloatArray, IntArray
 from nerv_fl.checks import in_range
 from nerv_fl.errors import DataError
@@ -154,6 +153,8 @@ def _choose(chance: FloatArray, published: IntArray) -> IntArray:
 
 
 def _fit(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> HistGradientBoostingClassifier:
+    if y.all() or not y.any():
+        raise DataError(f"{len(y)} candidates of the train shards are all alike, expected valid and invalid ones")
     trees = HistGradientBoostingClassifier(max_iter=150, learning_rate=0.1, early_stopping=False, random_state=0)
     return trees.fit(x, y)
 
@@ -161,16 +162,16 @@ def _fit(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> HistGradientBoostingClassi
 def _read(
     file: RaceFile, shards: IntArray, *, cut: float, table_AD: FloatArray | None, oracle: bool = False
 ) -> _Sample:
-    pools = iter(mempools(RaceShape.of(file.info), shards.tolist() if oracle else ()))
-    parts = []
-    for shard in shards.tolist():
-        block = file.shard(shard)
-        likeliest = np.zeros(block.num_races, dtype=np.int64)
-        if oracle:
-            votes, (_, pool) = votes_at(block.num_votes, (cut,)), next(pools)
-            found = continued(file.info.seed, shard, pool=pool, votes=votes, rollouts=ROLLOUTS)
-            likeliest = found[:, 0].argmax(axis=1)
-        parts.append(_sample(block, cut=cut, table_AD=table_AD, oracle=likeliest))
+    blocks = [file.shard(shard) for shard in shards.tolist()]
+    likeliest = [np.zeros(block.num_races, dtype=np.int64) for block in blocks]
+    if oracle:
+        # With all votes in, a last timeout is still to come: the oracle sees what the others see.
+        votes = [votes_at(block.num_votes, (cut,)) + (cut == 1.0) for block in blocks]
+        chances = play_on(file.path, rollouts=ROLLOUTS)(shards.tolist(), votes)
+        likeliest = [found[:, 0].argmax(axis=1) for found in chances]
+    parts = [
+        _sample(block, cut=cut, table_AD=table_AD, oracle=best) for block, best in zip(blocks, likeliest, strict=True)
+    ]
     names = _Sample.__dataclass_fields__
     return _Sample(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 

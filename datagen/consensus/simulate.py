@@ -214,21 +214,24 @@ def simulate(seed: int, shard: int, *, pool: ChainBlock) -> RaceBlock:
     return block
 
 
-def continued(seed: int, shard: int, *, pool: ChainBlock, votes: IntArray, rollouts: int) -> FloatArray:
+def continued(
+    seed: int, shard: int, *, pool: ChainBlock, votes: IntArray, rollouts: int
+) -> tuple[RaceBlock, FloatArray]:
     """Estimate how likely each outcome of a race is, for one who knows the hidden state.
 
     Args:
         seed: Seed of the data set.
         shard: Number of the shard.
         pool: Its ledger, one chain.
-        votes: int64 [R, K], numbers of votes after which to continue, rising in each row.
+        votes: int64 [R, K], numbers of votes after which to continue, rising in each row; more than a race has mean its
+            end, a last timeout included.
         rollouts: Continuations from each.
 
     Returns:
-        float64 [R, K, 5], the part of the continuations that end in each outcome.
+        The races, as `simulate` plays them, and float64 [R, K, 5], the part of the continuations that end in each
+        outcome.
     """
-    _, chances = _play(seed, shard, pool=pool, stops=votes, rollouts=rollouts)
-    return chances
+    return _play(seed, shard, pool=pool, stops=votes, rollouts=rollouts)
 
 
 def _play(seed: int, shard: int, *, pool: ChainBlock, stops: IntArray, rollouts: int) -> tuple[RaceBlock, FloatArray]:

@@ -12,8 +12,8 @@ from datagen.consensus.generate import RaceShape, mempools, race_split
 from datagen.consensus.simulate import simulate
 from nerv_fl.checks import in_range
 from nerv_fl.errors import DataError
-from nerv_fl.ledger import BURN, MAX_BATCH, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER
-from nerv_fl.races import MAX_CANDIDATES, MIN_VALIDATORS, NO_OUTCOME, VOTE, bucket_of, standing, unpack
+from nerv_fl.ledger import BURN, MINT, TRANSFER
+from nerv_fl.races import MIN_VALIDATORS, NO_OUTCOME, PROPOSE, TIMEOUT, VOTE, bucket_of, standing, unpack
 from nerv_fl.store.race_schema import TAMPERS, RaceBlock
 from nerv_fl.store.races import RaceFile
 
@@ -80,7 +80,7 @@ def verify_races(path: str | Path, *, replay: int = 3) -> RaceReport:
         tampers, longest = np.zeros(len(TAMPERS), dtype=np.int64), 0
         for shard in range(file.info.shards):
             block = file.shard(shard)
-            rounds = _check_shard(block, where=f"{file.path}: shard {shard}", accounts=file.info.accounts)
+            rounds = _check_shard(block, where=f"{file.path}: shard {shard}")
             digests.append(np.frombuffer(block.digest(), dtype=np.uint8))
             counts += _counts(block, rounds=rounds)
             tampers += np.bincount(block.tamper, minlength=len(TAMPERS))
@@ -129,10 +129,9 @@ def _counts(block: RaceBlock, *, rounds: npt.NDArray[np.int64]) -> list[int]:
     ]
 
 
-def _check_shard(block: RaceBlock, *, where: str, accounts: int) -> npt.NDArray[np.int64]:
+def _check_shard(block: RaceBlock, *, where: str) -> npt.NDArray[np.int64]:
     """Check a shard; return the rounds that timed out in each race."""
     _check_candidates(block, where=where)
-    _check_transactions(block, where=where, accounts=accounts)
     offset, rounds = block.event_offset(), np.zeros(block.num_races, dtype=np.int64)
     for race in range(block.num_races):
         place, token, weight = f"{where}, race {race}", block.token[offset[race] : offset[race + 1]], block.weight[race]
@@ -151,19 +150,27 @@ def _check_shard(block: RaceBlock, *, where: str, accounts: int) -> npt.NDArray[
                 f"{place}: its events lead to outcome {found.outcome} with {votes} votes, "
                 f"expected {expected[0]} with {expected[1]}"
             )
-        told = kind < len(("propose", "vote", "dispute", "evidence"))
+        _check_proposals(block, race, token=token, where=place)
+        told = kind < TIMEOUT
         if (bucket != bucket_of(weight)[validator])[told].any():
             raise DataError(f"{place}: a token tells another reputation than its validator's")
         rounds[race] = found.rounds
     return rounds
 
 
+def _check_proposals(block: RaceBlock, race: int, *, token: npt.NDArray[np.uint16], where: str) -> None:
+    """Check that candidates are proposed in their order, each once and by its proposer."""
+    kind, candidate, _, validator = unpack(token)
+    said, first = kind == PROPOSE, int(block.candidate_offset()[race])
+    count = int(block.num_candidates[race])
+    proposers = block.proposer[first : first + count].astype(np.int64)
+    found = list(zip(candidate[said].tolist(), validator[said].tolist(), strict=True))
+    expected = list(enumerate(proposers.tolist()))[: len(found)]
+    if found != expected:
+        raise DataError(f"{where}: (candidate, proposer) are {found} in its events, expected {expected}")
+
+
 def _check_candidates(block: RaceBlock, *, where: str) -> None:
-    few = (block.num_candidates < 1) | (block.num_candidates > MAX_CANDIDATES)
-    for race in np.flatnonzero(few)[:1]:
-        raise DataError(
-            f"{where}, race {race}: {block.num_candidates[race]} candidates, expected 1 to {MAX_CANDIDATES}"
-        )
     for row in np.flatnonzero((block.tamper >= len(TAMPERS)) | (block.valid != (block.tamper == NONE)))[:1]:
         raise DataError(
             f"{where}, candidate {row}: valid is {block.valid[row]} and tamper {block.tamper[row]}, "
@@ -188,22 +195,6 @@ def true_headers(block: RaceBlock) -> tuple[npt.NDArray[np.float64], npt.NDArray
     squares = np.add.reduceat(np.where(block.kind == TRANSFER, 2.0, 1.0) * share**2, begin)
     sign = np.where(block.kind == MINT, 1.0, np.where(block.kind == BURN, -1.0, 0.0))
     return np.sqrt(squares), np.add.reduceat(sign * share, begin)
-
-
-def _check_transactions(block: RaceBlock, *, where: str, accounts: int) -> None:
-    for row in np.flatnonzero((block.num_transactions < 1) | (block.num_transactions > MAX_BATCH))[:1]:
-        raise DataError(
-            f"{where}, candidate {row}: {block.num_transactions[row]} transactions, expected 1 to {MAX_BATCH}"
-        )
-    nobody = (block.sender == NO_ACCOUNT, block.receiver == NO_ACCOUNT)
-    sound = (nobody[0] == (block.kind == MINT)) & (nobody[1] == (block.kind == BURN)) & (block.kind <= BURN)
-    sound &= (nobody[0] | (block.sender < accounts)) & (nobody[1] | (block.receiver < accounts))
-    sound &= (block.amount_nano >= 0) & (block.amount_nano <= MAX_SUPPLY_NANO)
-    for row in np.flatnonzero(~sound)[:1]:
-        raise DataError(
-            f"{where}, transaction {row}: kind {block.kind[row]}, {block.sender[row]} to {block.receiver[row]}, "
-            f"{block.amount_nano[row]} NANO, expected accounts below {accounts} and at most {MAX_SUPPLY_NANO} NANO"
-        )
 
 
 def _check_whole(file: RaceFile, digests: npt.NDArray[np.uint8]) -> None:

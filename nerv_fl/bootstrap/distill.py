@@ -51,6 +51,7 @@ class DistillConfig:
         patience: Evaluations without a better loss after which to stop; 0 for never.
         max_shards: Train shards used.
         heldout_shards: Validation shards used.
+        rollouts: Continuations of each race and cut, from which the soft targets are counted.
 
     Raises:
         ConfigError: If one is out of range.
@@ -66,10 +67,11 @@ class DistillConfig:
     patience: int = 0
     max_shards: int = 100_000
     heldout_shards: int = 40
+    rollouts: int = 16
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with."""
-        for name in ("steps", "num_shards", "evaluate_every", "max_shards", "heldout_shards"):
+        for name in ("steps", "num_shards", "evaluate_every", "max_shards", "heldout_shards", "rollouts"):
             in_range(name, getattr(self, name), low=1, high=10**9)
         for name in ("seed", "warmup_steps", "patience", "weight_decay"):
             in_range(name, getattr(self, name), low=0, high=2**63 - 1)
@@ -91,7 +93,7 @@ class Heldout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class Progress:
     """How a training stands, without its weights.
 
     Attributes:
@@ -126,14 +128,14 @@ class Distillation:
         self.model.reset_parameters(torch_stream(config.seed, "distill", "weights"))
         self.optimizer = optim.AdamW(self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         self.best = copy_state(self.model)
-        self.standing = Standing()
+        self.standing = Progress()
 
     @property
     def is_over(self) -> bool:
         """Whether no step is left to take."""
         return bool(self.standing.stopped) or self.standing.step >= self._config.steps
 
-    def advance(self) -> Standing:
+    def advance(self) -> Progress:
         """Take one step, evaluate if it is time to, and return how it stands."""
         config, step = self._config, self.standing.step + 1
         loss = self._descend(step)
@@ -159,16 +161,19 @@ class Distillation:
             self.optimizer.step()
         return value
 
-    def _evaluated(self, found: Heldout) -> Standing:
+    def _evaluated(self, found: Heldout) -> Progress:
         before, curve = self.standing, (*self.standing.curve, found)
+        if not math.isfinite(found.loss):
+            reason = f"the held-out loss was {found.loss} at step {found.step}, expected a finite number"
+            return replace(before, step=found.step, stopped=f"{reason}: lower the learning rate")
         if before.best is None or found.loss < before.best.loss:
             self.best = copy_state(self.model)
-            return Standing(step=found.step, best=found, curve=curve)
+            return Progress(step=found.step, best=found, curve=curve)
         waited = before.waited + 1
         stopped = ""
         if self._config.patience and waited >= self._config.patience:
             stopped = f"no better held-out loss in {waited} evaluations up to step {found.step}"
-        return Standing(step=found.step, best=before.best, curve=curve, waited=waited, stopped=stopped)
+        return Progress(step=found.step, best=before.best, curve=curve, waited=waited, stopped=stopped)
 
 
 def lesson_loss(model: Predictor, lesson: Lesson) -> Tensor:

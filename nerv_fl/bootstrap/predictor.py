@@ -27,7 +27,7 @@ from nerv_fl.bootstrap.distill import (
     Distillation,
     DistillConfig,
     Heldout,
-    Standing,
+    Progress,
     apply,
     ask_heldout,
     calibrate,
@@ -50,7 +50,7 @@ from nerv_fl.threads import use_one_thread
 
 CHECKPOINT_EVERY: Final = 100
 TRIALS: Final = 200
-Progress = Callable[[int, int, float], None]
+Told = Callable[[int, int, float], None]
 """Called with (step, steps, best held-out loss)."""
 
 
@@ -66,17 +66,19 @@ class PredictorResult:
         int8: Scores of the int8 file.
         int8_bytes: Its size.
         p95_ms: 95th percentile of its time for one race of 512 events, on one thread of this machine.
-        seconds: Time of the training alone.
+        seconds: Time of the training, soft targets included; after a resume, of the rest.
+        test: Content hash of the file that was scored.
     """
 
     folder: Path
-    standing: Standing
+    standing: Progress
     scales: tuple[float, float, float]
     float32: tuple[RaceScores, ...]
     int8: tuple[RaceScores, ...]
     int8_bytes: int
     p95_ms: float
     seconds: float
+    test: str
 
 
 def train_predictor(
@@ -89,7 +91,7 @@ def train_predictor(
     test: Path | None = None,
     resume: bool = False,
     max_test_shards: int = 200,
-    progress: Progress | None = None,
+    told: Told | None = None,
 ) -> PredictorResult:
     """Train a predictor, write its files, and score it on races that it has not seen.
 
@@ -102,35 +104,42 @@ def train_predictor(
         test: Another consensus file of as many accounts, all of which is scored; without one, the test shards are.
         resume: Whether to go on from the checkpoint in the folder; the result has the same bits.
         max_test_shards: Shards scored at most.
-        progress: Told of each evaluation.
+        told: Told of each evaluation.
 
     Raises:
-        ConfigError: If the encoder is of another size, or the training to resume began with other settings.
+        ConfigError: If the encoder is of another size, the test file has the training file's seed, no evaluation was
+            finite, or the training to resume began with other settings.
         CheckpointError: If the encoder or the checkpoint cannot be read.
-        DataError: If the file is damaged or has no shards of some split, or no evaluation was finite.
+        DataError: If the file is damaged or has no shards of some split.
         OSError: If a file cannot be written.
     """
     use_one_thread()
     with RaceFile(races) as file, RaceFile(test or races) as unseen:
+        held, asked = _choose(file, unseen)
+        held, asked = held[: config.heldout_shards], asked[:max_test_shards]
         tables = [read_table(encoder, num_accounts=of.info.accounts) for of in (file, unseen)]
-        held = file.shards_of("validation").tolist()[: config.heldout_shards]
-        asked = list(range(unseen.info.shards)) if test else unseen.shards_of("test").tolist()
-        if not held or not asked:
-            raise DataError(f"{races} has {len(held)} validation and {len(asked)} test shards, expected some of each")
         began = time.monotonic()
-        lessons = Lessons(file, tables[0], seed=config.seed, play_on=play_on, max_shards=config.max_shards)
+        lessons = Lessons(
+            file,
+            tables[0],
+            seed=config.seed,
+            play_on=play_on,
+            max_shards=config.max_shards,
+            cache=out / "chances.resume",
+        )
         ask = partial(ask_heldout, file=file, shards=held, table_AD=tables[0])
         run = Distillation(config, lessons, heldout=lambda model, step: heldout_losses(ask(model), step))
         facts = {**asdict(config), "data": file.info.content_sha256, "encoder": _sha256(encoder)}
-        _train(run, out / "predictor.resume", begun=facts, resume=resume, steps=config.steps, progress=progress)
+        _train(run, out / "predictor.resume", begun=facts, resume=resume, steps=config.steps, told=told)
         seconds = time.monotonic() - began
         if run.standing.best is None:
-            raise DataError(f"no evaluation was reached: {run.standing.stopped}")
+            raise ConfigError(f"no evaluation was finite: {run.standing.stopped}")
+        (out / "metrics.json").unlink(missing_ok=True)  # written last: it never stands beside other weights
         run.model.load_state_dict(run.best)
         scales = calibrate(run.model, ask(run.model))
         save_predictor(out / "predictor.safetensors", run.model, facts=facts)
         size = write_int8(run.model, out / "predictor.int8.onnx")
-        examine = partial(answers, unseen, asked[:max_test_shards], table_AD=tables[1])
+        examine = partial(answers, unseen, asked, table_AD=tables[1])
         found = {cut: examine(cut=cut, logits=of_onnx(out / "predictor.int8.onnx")) for cut in CUTS}
         plot_predictor(out, curve=run.standing.curve, found=found)
         result = PredictorResult(
@@ -142,11 +151,27 @@ def train_predictor(
             int8_bytes=size,
             p95_ms=_p95_ms(out / "predictor.int8.onnx"),
             seconds=seconds,
+            test=unseen.info.content_sha256,
         )
     report = {**asdict(result), "folder": str(out), "settings": facts}
     write_atomically(out / "metrics.json", json.dumps(report, indent=1).encode())
-    (out / "predictor.resume").unlink(missing_ok=True)
+    for name in ("predictor.resume", "chances.resume"):
+        (out / name).unlink(missing_ok=True)
     return result
+
+
+def _choose(file: RaceFile, unseen: RaceFile) -> tuple[list[int], list[int]]:
+    """Return the shards to hold out, and those to score: the test shards, or all of another file."""
+    other = unseen.path != file.path
+    if other and unseen.info.seed == file.info.seed:
+        raise ConfigError(
+            f"seed of {unseen.path} is {unseen.info.seed}, that of {file.path}, expected another: its races were seen"
+        )
+    held = file.shards_of("validation").tolist()
+    asked = list(range(unseen.info.shards)) if other else file.shards_of("test").tolist()
+    if not held or not asked:
+        raise DataError(f"{file.path} has {len(held)} validation and {len(asked)} test shards, expected some of each")
+    return held, asked
 
 
 def of_onnx(path: Path) -> Logits:
@@ -175,7 +200,7 @@ def _train(
     begun: Mapping[str, Any],
     resume: bool,
     steps: int,
-    progress: Progress | None,
+    told: Told | None,
 ) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     if resume:
@@ -185,8 +210,8 @@ def _train(
     while not run.is_over:
         curve = len(run.standing.curve)
         standing = run.advance()
-        if progress is not None and len(standing.curve) > curve and standing.best is not None:
-            progress(standing.step, steps, standing.best.loss)
+        if told is not None and len(standing.curve) > curve and standing.best is not None:
+            told(standing.step, steps, standing.best.loss)
         if standing.step % CHECKPOINT_EVERY == 0 or run.is_over:
             write_atomically(checkpoint, _snapshot(run, begun=begun))
 
@@ -215,7 +240,7 @@ def _restore(run: Distillation, checkpoint: Path, *, begun: Mapping[str, Any]) -
         run.best = {name: tensors[f"best.{name}"] for name in run.best}
         set_moments(run.optimizer, facts["adam_steps"], first_P=tensors["first_P"], second_P=tensors["second_P"])
         best, *curve = (None if row is None else Heldout(**row) for row in (table["best"], *table["curve"]))
-        run.standing = Standing(**{**table, "best": best, "curve": tuple(point for point in curve if point)})
+        run.standing = Progress(**{**table, "best": best, "curve": tuple(point for point in curve if point)})
     except ConfigError:
         raise
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

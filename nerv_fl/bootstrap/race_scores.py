@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nerv_fl.arrays import BoolArray, FloatArray, IntArray
+from nerv_fl.errors import DataError
 from nerv_fl.models.race_inputs import RaceInputs, event_stops, make_inputs
 from nerv_fl.races import MAX_CANDIDATES, standing, votes_at
 from nerv_fl.store.race_schema import RaceBlock
@@ -122,7 +123,16 @@ def calibration_error(chance: FloatArray, right: BoolArray) -> float:
 
 
 def score(cut: float, found: Answers) -> RaceScores:
-    """Score the answers of a predictor at one cut."""
+    """Score the answers of a predictor at one cut.
+
+    Raises:
+        DataError: If there are too few races to score: no two honest ones, or no valid or no invalid candidate.
+    """
+    if found.honest_B.sum() < 2 or found.truth_N.all() or not found.truth_N.any():  # noqa: PLR2004
+        raise DataError(
+            f"{found.honest_B.sum()} races are honest and {(~found.truth_N).sum()} of {len(found.truth_N)} candidates "
+            "invalid, expected two honest races or more, and candidates of both kinds"
+        )
     chosen, honest = found.chance_BO.argmax(axis=1), found.honest_B
     right = chosen == found.outcome_B
     confidence = found.chance_BO.max(axis=1)

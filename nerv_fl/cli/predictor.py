@@ -45,7 +45,6 @@ def predictor(
     from datagen.consensus.generate import play_on  # noqa: PLC0415 (seconds of imports)
     from nerv_fl.bootstrap.distill import DistillConfig  # noqa: PLC0415
     from nerv_fl.bootstrap.predictor import train_predictor  # noqa: PLC0415
-    from nerv_fl.store.races import RaceFile  # noqa: PLC0415
 
     config = DistillConfig(
         seed=seed,
@@ -54,19 +53,18 @@ def predictor(
         evaluate_every=evaluate_every,
         patience=patience,
         max_shards=max_shards,
+        rollouts=rollouts,
     )
-    with RaceFile(data) as file:
-        info = file.info
     console = Console(stderr=True, soft_wrap=True)
     result = train_predictor(
         config,
         data,
         encoder=encoder,
         out=out,
-        play_on=play_on(info, rollouts=rollouts),
+        play_on=play_on(data, rollouts=rollouts),
         test=test,
         resume=resume,
-        progress=lambda step, of, loss: console.print(f"step {step:,} of {of:,}: held-out loss {loss:.4f}"),
+        told=lambda step, of, loss: console.print(f"step {step:,} of {of:,}: held-out loss {loss:.4f}"),
     )
     if result.standing.stopped:
         console.print(f"stopped: {result.standing.stopped}", highlight=False)

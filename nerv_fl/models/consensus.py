@@ -1,14 +1,15 @@
 """Predicting a race as a node does: by the model's int8 file, and by the exact quorum rule where that decides or must.
 
-Once the events decide a race, the rule's answer stands and no model is asked. Where the model's file is missing or
-damaged, the rule answers in its place, and says so: the leader by reputation, and validity by disputes.
+Once the events decide a race, the rule says which candidate is finalised; validity is still the model's. Where the
+model's file is missing or damaged, or a race has more events than it can read, the rule answers everything, and says
+so: the leader by reputation, and validity by disputes.
 
 Shapes: C = 4 candidates, D = 512, K = 5 outcomes (the last: none).
 """
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,8 +36,8 @@ class Prediction:
         outcome_K: float64, probability of each candidate, and last of none.
         valid_C: float64, probability that each candidate is valid; 0 where there is none.
         delta_D: float32, the next delta: that of the candidates, by their probabilities.
-        source: "model", or "rule".
-        reason: Why the rule answered; empty for the model.
+        source: Who says what will be finalised: "model", or "rule".
+        reason: Why the rule does; empty for the model.
     """
 
     outcome_K: FloatArray
@@ -80,18 +81,19 @@ class ConsensusPredictor:
             DataError: If the events break the rule.
         """
         count, deltas_CD = standing(token, weight), inputs.deltas_BCD[0].numpy()
-        if count.outcome is not None:
-            return _by_rule(count, deltas_CD, reason="the race is decided")
+        ruled = _by_rule(count, deltas_CD, reason=self.fallback)
         if self._run is None:
-            return _by_rule(count, deltas_CD, reason=self.fallback)
+            return ruled
+        if not 0 < len(token) <= MAX_EVENTS:
+            return replace(ruled, reason=f"{len(token)} events, expected 1 to {MAX_EVENTS}")
         valid_BC, outcome_BK, delta_BD = self._run(as_feed(inputs))
+        if not all(np.isfinite(part).all() for part in (valid_BC, outcome_BK, delta_BD)):
+            return replace(ruled, reason="the model answered with NaN, expected finite numbers")
         present_C = inputs.headers_BCH[0, :, 0].numpy() > 0
-        return Prediction(
-            outcome_K=_softmax(outcome_BK[0]),
-            valid_C=np.where(present_C, 1.0 / (1.0 + np.exp(-valid_BC[0].astype(np.float64))), 0.0),
-            delta_D=delta_BD[0],
-            source="model",
-        )
+        valid_C = np.where(present_C, 1.0 / (1.0 + np.exp(-valid_BC[0].astype(np.float64))), 0.0)
+        if count.outcome is not None:
+            return replace(ruled, valid_C=valid_C, reason="the race is decided")
+        return Prediction(outcome_K=_softmax(outcome_BK[0]), valid_C=valid_C, delta_D=delta_BD[0], source="model")
 
 
 def open_onnx(path: Path) -> Run:
@@ -109,10 +111,13 @@ def open_onnx(path: Path) -> Run:
         found: list[npt.NDArray[np.float32]] = session.run(list(OUTPUTS), dict(feed))
         return found
 
-    shapes = [tuple(part.shape) for part in run(_trial())]
+    answers = run(_trial())
+    shapes = [tuple(part.shape) for part in answers]
     expected = [(1, MAX_CANDIDATES), (1, NO_OUTCOME + 1), (1, DELTA_WIDTH)]
     if shapes != expected:
         raise ValueError(f"its outputs are {shapes}, expected {expected}")
+    if not all(np.isfinite(part).all() for part in answers):
+        raise ValueError("it answers with NaN, expected finite numbers")
     return run
 
 
@@ -129,7 +134,8 @@ def _trial() -> dict[str, npt.NDArray[Any]]:
 
 
 def _by_rule(count: Standing, deltas_CD: npt.NDArray[np.float32], *, reason: str) -> Prediction:
-    chosen = count.leader if count.outcome is None else count.outcome
+    leader = count.leader if count.published else NO_OUTCOME
+    chosen = leader if count.outcome is None else count.outcome
     outcome_K = np.eye(NO_OUTCOME + 1)[chosen]
     present_C = np.arange(MAX_CANDIDATES) < count.published
     return Prediction(

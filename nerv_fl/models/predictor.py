@@ -10,8 +10,8 @@ in wide layers. Three answers:
 
 What is arithmetic is done in the graph, so that it need not be learned: votes by candidate in this round and the one
 before, disputes, the length of a delta against its header's energy, and cosines to the other candidates and to past
-batches, which show replays and exchanged signs. All are invariant under rotations of V, so a new epoch's encoder gives
-the predictor nothing new.
+batches, which show replays and exchanged signs. All are invariant under rotations of V (narrower than 512, so that none
+of its coordinates is cut off), so a new epoch's encoder changes nothing but lengths and angles.
 
 Source: Jaegle et al. 2021, Perceiver, section 3 (latents that read a long sequence); NERV whitepaper v1.01, section
 2.3.

@@ -28,6 +28,7 @@ from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.store.damage import naming_damage
 from nerv_fl.store.handle import Handle, is_fixed
 from nerv_fl.store.load_schema import SPLITS
+from nerv_fl.store.race_checks import check_block
 from nerv_fl.store.race_schema import (
     CANDIDATE_COLUMNS,
     DTYPES,
@@ -98,13 +99,15 @@ class RaceFile:
             raise ConfigError(f"shard is {number}, expected 0 to {self.info.shards - 1} (of {self.path})")
         events, candidates, transactions = self._spans(number)
         races = slice(number * self.info.races, (number + 1) * self.info.races)
-        return RaceBlock(
+        block = RaceBlock(
             supply_nano=int(self.array("shard/supply_nano", number)),
             token=self.array("event/token", events),
             **{name: self.array(f"race/{name}", races) for name in RACE_COLUMNS},
             **{name: self.array(f"candidate/{name}", candidates) for name in CANDIDATE_COLUMNS},
             **{name: self.array(f"tx/{name}", transactions) for name in TX_COLUMNS},
         )
+        check_block(block, where=f"{self.path}: shard {number}", accounts=self.info.accounts)
+        return block
 
     def array(self, name: str, *selection: int | slice) -> npt.NDArray[Any]:
         """Read a dataset, or a part of it."""

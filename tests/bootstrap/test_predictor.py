@@ -1,8 +1,9 @@
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -17,13 +18,17 @@ from nerv_fl.bootstrap.race_scores import Answers
 from nerv_fl.errors import CheckpointError, ConfigError, DataError
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.predictor import Predictor
+from nerv_fl.models.predictor_files import load_predictor
 from nerv_fl.models.presets import get_preset
 from nerv_fl.models.weights import save_encoder
+from nerv_fl.races import VOTE
 from nerv_fl.rng import stream, torch_stream
 from nerv_fl.store.races import RaceFile
 
 SHAPE = RaceShape(shards=20, races=24, accounts=64, max_transactions=6, seed=4)
-CONFIG = DistillConfig(steps=4, num_shards=1, evaluate_every=2, warmup_steps=1, heldout_shards=2, max_shards=3)
+CONFIG = DistillConfig(
+    steps=4, num_shards=1, evaluate_every=2, warmup_steps=1, heldout_shards=2, max_shards=3, rollouts=4
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,30 +46,50 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def play(races: Path) -> Callable[[Sequence[int], Sequence[IntArray]], object]:
-    with RaceFile(races) as file:
-        return play_on(file.info, rollouts=4)
-
-
-def test_lessons_are_races_cut_off_and_the_chances_from_there(races: Path) -> None:
+def test_lessons_are_races_cut_off_and_the_chances_from_there(races: Path, tmp_path: Path) -> None:
     vectors = stream(1, "table").standard_normal((64, 8))
+
+    def tell_votes(shards: Sequence[int], votes: Sequence[IntArray]) -> Iterator[FloatArray]:
+        """Give the number of votes at each cut in place of a chance."""
+        for cuts in votes:
+            yield np.repeat(cuts[:, :, None].astype(np.float64), 5, axis=2)
+
     with RaceFile(races) as file:
-        lessons = Lessons(file, vectors, seed=1, play_on=play_on(file.info, rollouts=8), max_shards=3)
+        lessons = Lessons(file, vectors, seed=1, play_on=tell_votes, max_shards=3, cache=tmp_path / "chances")
         found, again = lessons.batch(5, num_shards=2), lessons.batch(5, num_shards=2)
+        kept = Lessons(
+            file, vectors, seed=1, play_on=play_on(races, rollouts=1), max_shards=3, cache=tmp_path / "chances"
+        )
+        other = Lessons(
+            file, vectors, seed=2, play_on=play_on(races, rollouts=1), max_shards=3, cache=tmp_path / "chances"
+        )
     assert found.inputs.num_races == 2 * SHAPE.races
-    torch.testing.assert_close(found.chances_BO.sum(dim=1), torch.ones(48))
+    seen = ((found.inputs.tokens_BL >> 12) == VOTE).sum(dim=1)
+    assert torch.equal(found.chances_BO[:, 0].long(), seen)
+    assert len(seen.unique()) > 10
     assert torch.equal(found.inputs.tokens_BL, again.inputs.tokens_BL)
-    # The drawn outcome is one of those that the continuations reach, nearly always.
-    reached = found.chances_BO[torch.arange(48), found.targets.outcome_B] > 0
-    assert reached.float().mean() > 0.8
+    assert torch.equal(kept.batch(5, num_shards=2).chances_BO, found.chances_BO)
+    assert other.batch(5, num_shards=2).chances_BO.max() <= 1.0
+
+
+def test_races_that_differ_from_their_simulation_are_not_played_on(races: Path, tmp_path: Path) -> None:
+    path = tmp_path / "other.h5"
+    path.write_bytes(races.read_bytes())
+    with h5py.File(path, "r+") as file:
+        file.attrs["seed"] = SHAPE.seed + 1
+    votes = [np.ones((SHAPE.races, 1), dtype=np.int64)]
+    with pytest.raises(
+        DataError, match=r"other\.h5: shard 0 differs from the simulation of its seed by datagen\.consensus/1"
+    ):
+        next(play_on(path, rollouts=1)([0], votes))
+    with pytest.raises(ConfigError, match=r"^rollouts is 0, expected a number in \[1, 1000000\]$"):
+        play_on(path, rollouts=0)
 
 
 @pytest.fixture(scope="module")
 def trained(races: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out: Path = tmp_path_factory.mktemp("predictor")
-    with RaceFile(races) as file:
-        play = play_on(file.info, rollouts=4)
+    play = play_on(races, rollouts=4)
     result = train_predictor(CONFIG, races, encoder=encoder, out=out, play_on=play)
     assert [point.step for point in result.standing.curve] == [2, 4]
     return out
@@ -97,13 +122,12 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
             raise KeyboardInterrupt
         return advance(run)
 
-    with RaceFile(races) as file:
-        play = play_on(file.info, rollouts=4)
+    play = play_on(races, rollouts=4)
     with monkeypatch.context() as patch:
         patch.setattr(Distillation, "advance", stop)
         with pytest.raises(KeyboardInterrupt):
             train_predictor(CONFIG, races, encoder=encoder, out=tmp_path, play_on=play)
-    assert [path.name for path in tmp_path.iterdir()] == ["predictor.resume"]
+    assert {path.name for path in tmp_path.iterdir()} == {"chances.resume", "predictor.resume"}
     other = replace(CONFIG, learning_rate=0.5)
     with pytest.raises(ConfigError, match=r"^learning_rate is 0\.5, expected 0\.001: the training in .*resume began"):
         train_predictor(other, races, encoder=encoder, out=tmp_path, play_on=play, resume=True)
@@ -111,12 +135,11 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
     name = "predictor.safetensors"
     found, expected = load_file(tmp_path / name), load_file(trained / name)
     assert all(torch.equal(found[key], expected[key]) for key in expected)
-    assert not (tmp_path / "predictor.resume").exists()
+    assert not list(tmp_path.glob("*.resume"))
 
 
 def test_what_cannot_be_resumed_or_trained_on_is_refused(races: Path, encoder: Path, tmp_path: Path) -> None:
-    with RaceFile(races) as file:
-        play = play_on(file.info, rollouts=1)
+    play = play_on(races, rollouts=1)
     with pytest.raises(
         CheckpointError, match=r"predictor\.resume does not exist, expected the checkpoint of a training"
     ):
@@ -127,6 +150,12 @@ def test_what_cannot_be_resumed_or_trained_on_is_refused(races: Path, encoder: P
     generate_races(tmp_path / "small.h5", replace(SHAPE, shards=2))
     with pytest.raises(DataError, match=r"small\.h5 has 1 validation and 0 test shards, expected some of each$"):
         train_predictor(CONFIG, tmp_path / "small.h5", encoder=encoder, out=tmp_path, play_on=play)
+    copied = tmp_path / "copied.h5"
+    copied.write_bytes(races.read_bytes())
+    with pytest.raises(
+        ConfigError, match=r"^seed of .*copied\.h5 is 4, that of .*races\.h5, expected another: its races were"
+    ):
+        train_predictor(CONFIG, races, encoder=encoder, out=tmp_path, play_on=play, test=copied)
     generate_races(tmp_path / "wide.h5", replace(SHAPE, accounts=32))
     with pytest.raises(ConfigError, match=r"encoder\.safetensors has 64 accounts, expected 32 \(the data's\)$"):
         train_predictor(CONFIG, tmp_path / "wide.h5", encoder=encoder, out=tmp_path, play_on=play)
@@ -140,10 +169,12 @@ class BrokenLessons(Lessons):
         return found if step < 3 else replace(found, chances_BO=found.chances_BO * float("nan"))
 
 
-def test_nan_stops_the_training_and_keeps_the_best(races: Path) -> None:
+def test_nan_stops_the_training_and_keeps_the_best(races: Path, tmp_path: Path) -> None:
     vectors = stream(1, "table").standard_normal((64, 8))
     with RaceFile(races) as file:
-        lessons = BrokenLessons(file, vectors, seed=1, play_on=play_on(file.info, rollouts=1), max_shards=2)
+        lessons = BrokenLessons(
+            file, vectors, seed=1, play_on=play_on(races, rollouts=1), max_shards=2, cache=tmp_path / "chances"
+        )
         run = Distillation(
             CONFIG,
             lessons,
@@ -157,10 +188,27 @@ def test_nan_stops_the_training_and_keeps_the_best(races: Path) -> None:
     assert all(torch.isfinite(weight).all() for weight in run.best.values())
 
 
-def test_patience_ends_a_training_that_gets_no_better(races: Path) -> None:
+def test_a_held_out_loss_that_is_no_number_is_never_the_best(races: Path, tmp_path: Path) -> None:
     vectors = stream(1, "table").standard_normal((64, 8))
     with RaceFile(races) as file:
-        lessons = Lessons(file, vectors, seed=1, play_on=play_on(file.info, rollouts=1), max_shards=2)
+        lessons = Lessons(
+            file, vectors, seed=1, play_on=play_on(races, rollouts=1), max_shards=2, cache=tmp_path / "chances"
+        )
+        run = Distillation(CONFIG, lessons, heldout=lambda _, step: Heldout(step=step, outcome=float("nan"), valid=0.0))
+        while not run.is_over:
+            run.advance()
+    assert run.standing.best is None
+    assert run.standing.stopped == (
+        "the held-out loss was nan at step 2, expected a finite number: lower the learning rate"
+    )
+
+
+def test_patience_ends_a_training_that_gets_no_better(races: Path, tmp_path: Path) -> None:
+    vectors = stream(1, "table").standard_normal((64, 8))
+    with RaceFile(races) as file:
+        lessons = Lessons(
+            file, vectors, seed=1, play_on=play_on(races, rollouts=1), max_shards=2, cache=tmp_path / "chances"
+        )
         config = replace(CONFIG, steps=9, evaluate_every=1, patience=2)
         run = Distillation(config, lessons, heldout=lambda _, step: Heldout(step=step, outcome=1.0, valid=0.0))
         while not run.is_over:
@@ -215,4 +263,6 @@ def test_impossible_settings_are_refused(name: str, value: float) -> None:
 
 
 def test_weights_carry_their_settings(trained: Path) -> None:
-    assert set(load_file(trained / "predictor.safetensors")) == {name for name, _ in Predictor().named_parameters()}
+    _, facts = load_predictor(trained / "predictor.safetensors")
+    assert facts == json.loads((trained / "metrics.json").read_text())["settings"]
+    assert facts["rollouts"] == CONFIG.rollouts == 4

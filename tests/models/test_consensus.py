@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from nerv_fl.models.consensus import ConsensusPredictor
 from nerv_fl.models.predictor import Predictor
 from nerv_fl.models.predictor_files import write_onnx
 from nerv_fl.models.race_inputs import RaceInputs, event_stops, make_inputs
-from nerv_fl.races import NO_OUTCOME, standing
+from nerv_fl.races import NO_OUTCOME, VOTE, standing
 from nerv_fl.rng import torch_stream
 from nerv_fl.store.race_schema import RaceBlock
 from tests.models.races import draw_block, draw_table, half_of_the_votes
@@ -68,8 +69,38 @@ def test_the_rule_answers_once_it_decides(block: RaceBlock, path: Path) -> None:
         found = predictor.predict(inputs, **events)
         assert (found.source, found.reason) == ("rule", "the race is decided")
         assert found.outcome_K.tolist() == np.eye(NO_OUTCOME + 1)[block.outcome[race]].tolist()
+        model = Predictor().eval()
+        model.reset_parameters(torch_stream(1, "weights"))
+        with torch.no_grad():
+            valid_BC, _ = model.logits(inputs.tokens_BL, inputs.headers_BCH, inputs.deltas_BCD, inputs.past_BPD)
+        present_C = inputs.headers_BCH[0, :, 0].numpy() == 1
+        np.testing.assert_allclose(found.valid_C[present_C], torch.sigmoid(valid_BC[0]).numpy()[present_C], rtol=1e-3)
         if block.outcome[race] != NO_OUTCOME:
             np.testing.assert_array_equal(found.delta_D, inputs.deltas_BCD[0, block.outcome[race]].numpy())
+
+
+@pytest.mark.parametrize("repeats", [600, 0])
+def test_a_race_that_the_model_cannot_read_is_the_rules(block: RaceBlock, path: Path, repeats: int) -> None:
+    inputs, events = one(block, 2, whole=False)
+    first = events["token"][:1]
+    vote = np.array([VOTE << 12], dtype=np.uint16)
+    token = np.concatenate([first, np.repeat(vote, repeats)]) if repeats else first[:0]
+    longer = replace(inputs, tokens_BL=torch.from_numpy(token.astype(np.int64))[None])
+    found = ConsensusPredictor(path).predict(longer, token=token, weight=events["weight"])
+    assert (found.source, found.reason) == ("rule", f"{len(token)} events, expected 1 to 512")
+    assert found.outcome_K.argmax() == (0 if repeats else NO_OUTCOME)
+
+
+def test_a_model_that_answers_nan_is_not_used(block: RaceBlock, tmp_path: Path) -> None:
+    model = Predictor().eval()
+    model.reset_parameters(torch_stream(1, "weights"))
+    with torch.no_grad():
+        model.valid.bias.fill_(float("nan"))
+    write_onnx(model, tmp_path / "p.onnx")
+    predictor = ConsensusPredictor(tmp_path / "p.onnx")
+    assert "it answers with NaN, expected finite numbers" in predictor.fallback
+    inputs, events = one(block, 2, whole=False)
+    assert predictor.predict(inputs, **events).source == "rule"
 
 
 def foreign(path: Path) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,18 @@ def test_a_node_has_seen_everything_up_to_a_vote(block: RaceBlock) -> None:
             else:
                 assert (seen >> 12 == VOTE).sum() == votes[race]
                 assert not votes[race] or seen[-1] >> 12 == VOTE
+
+
+def test_before_the_first_vote_nothing_of_the_race_before_is_seen(block: RaceBlock) -> None:
+    undecided = replace(
+        block,
+        outcome=np.array([4, 0], dtype=np.uint8),
+        num_events=np.array([3, 2], dtype=np.uint16),
+        num_votes=np.array([1, 1], dtype=np.uint16),
+        token=np.array([0, VOTE << 12, 4 << 12, 0, VOTE << 12], dtype=np.uint16),
+    )
+    assert event_stops(undecided, np.array([0, 0])).tolist() == [0, 0]
+    assert event_stops(undecided, np.array([1, 1])).tolist() == [3, 2]
 
 
 def test_deltas_are_sums_over_transactions(block: RaceBlock, vectors: FloatArray) -> None:

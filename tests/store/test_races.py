@@ -21,18 +21,21 @@ def block(number: int) -> RaceBlock:
     """A shard of random numbers whose counts agree."""
     rng = stream(number, "races")
     races = {name: rng.integers(1, 4, 5).astype(dtype) for name, dtype in RACE_COLUMNS.items()}
+    races["outcome"][:] = 4
     races["weight"] = rng.integers(0, 1000, (5, 64)).astype(np.uint16)
     candidates = {
         name: rng.integers(1, 4, races["num_candidates"].sum()).astype(dtype)
         for name, dtype in CANDIDATE_COLUMNS.items()
     }
     count = int(candidates["num_transactions"].sum())
+    transactions = {name: rng.integers(0, 9, count).astype(dtype) for name, dtype in TX_COLUMNS.items()}
+    transactions["kind"][:] = 0
     return RaceBlock(
         supply_nano=10**15 + number,
-        token=rng.integers(0, 2**15, races["num_events"].sum()).astype(np.uint16),
+        token=rng.integers(0, 5 << 12, races["num_events"].sum()).astype(np.uint16),
         **races,
         **candidates,
-        **{name: rng.integers(0, 9, count).astype(dtype) for name, dtype in TX_COLUMNS.items()},
+        **transactions,
     )
 
 
@@ -128,4 +131,31 @@ def test_counts_that_do_not_add_up_are_refused(path: Path) -> None:
         RaceFile(path) as file,
         pytest.raises(DataError, match=r"event/token has \d+ entries, expected \d+ by the races"),
     ):
+        file.shard(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("race/num_candidates", 0, r"shard 0, race 2: num_candidates is 0, expected 1 to 4$"),
+        ("race/outcome", 200, r"shard 0, race 2: outcome is 200, expected 4 or below \d$"),
+        ("candidate/num_transactions", 0, r"shard 0, candidate 2: num_transactions is 0, expected 1 to 256$"),
+        ("event/token", 6 << 12, r"shard 0, event 2: kind is 6, expected 0 to 4$"),
+        ("tx/sender", 9, r"shard 0, transaction 2: kind 0, 9 to \d, \d NANO, expected accounts below 9 and at most"),
+        ("tx/kind", 1, r"shard 0, transaction 2: kind 1, \d to \d, \d NANO, expected accounts below 9 and at most"),
+        (
+            "tx/amount_nano",
+            -1,
+            r"shard 0, transaction 2: kind 0, \d to \d, -1 NANO, expected accounts below 9 and at most",
+        ),
+    ],
+)
+def test_values_out_of_range_are_refused(path: Path, name: str, value: int, message: str) -> None:
+    with h5py.File(path, "r+") as file:
+        file[name][2] = value
+        if name == "race/num_candidates":
+            file["race/num_candidates"][3] += file["candidate/valid"].shape[0] - file["race/num_candidates"][:].sum()
+        if name == "candidate/num_transactions":
+            file[name][3] += file["tx/kind"].shape[0] - file[name][:].sum()
+    with RaceFile(path) as file, pytest.raises(DataError, match=message):
         file.shard(0)

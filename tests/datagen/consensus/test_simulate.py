@@ -10,7 +10,19 @@ from datagen.consensus.generate import RaceShape, mempools
 from datagen.consensus.simulate import continued, simulate
 from nerv_fl.arrays import FloatArray
 from nerv_fl.ledger import MINT, NO_ACCOUNT
-from nerv_fl.races import CUTS, EVIDENCE, NO_OUTCOME, PROPOSE, QUORUM, VOTE, standing, unpack, votes_at
+from nerv_fl.races import (
+    CUTS,
+    DISPUTE,
+    EVIDENCE,
+    NO_OUTCOME,
+    PROPOSE,
+    QUORUM,
+    TIMEOUT,
+    VOTE,
+    standing,
+    unpack,
+    votes_at,
+)
 from nerv_fl.store.race_schema import RaceBlock
 
 SHAPE = RaceShape(shards=8, races=200, accounts=64, max_transactions=12, seed=5)
@@ -111,13 +123,23 @@ def test_half_of_the_headers_of_tampered_batches_are_made_to_match(blocks: list[
     assert not any(block.careful[block.tamper == 0].any() for block in blocks)
 
 
+def test_nobody_disputes_its_own_candidate(blocks: list[RaceBlock]) -> None:
+    for block in blocks:
+        kind, candidate, _, validator = unpack(block.token)
+        race, first = np.repeat(np.arange(block.num_races), block.num_events), block.candidate_offset()
+        for at in np.flatnonzero(kind == DISPUTE):
+            assert validator[at] != block.proposer[first[race[at]] + candidate[at]]
+
+
 def test_only_equivocators_are_convicted(blocks: list[RaceBlock]) -> None:
     convicted = 0
     for block in blocks:
         kind, candidate, _, validator = unpack(block.token)
         race = np.repeat(np.arange(block.num_races), block.num_events)
         for at in np.flatnonzero(kind == EVIDENCE):
-            before = np.flatnonzero((race[:at] == race[at]) & (kind[:at] == VOTE) & (validator[:at] == validator[at]))
+            ended = np.cumsum(kind == TIMEOUT)
+            here = (race[:at] == race[at]) & (ended[:at] == ended[at])
+            before = np.flatnonzero(here & (kind[:at] == VOTE) & (validator[:at] == validator[at]))
             assert len(set(candidate[before].tolist())) > 1
             convicted += 1
     assert convicted > 100
@@ -151,7 +173,7 @@ def test_continuations_know_the_end_and_are_calibrated_before_it(blocks: list[Ra
     chances, outcomes = [], []
     for (shard, pool), block in zip(mempools(SHAPE, range(SHAPE.shards)), blocks, strict=True):
         votes = votes_at(block.num_votes, CUTS)
-        found = continued(SHAPE.seed, shard, pool=pool, votes=votes, rollouts=32)
+        _, found = continued(SHAPE.seed, shard, pool=pool, votes=votes, rollouts=32)
         decided = block.outcome != NO_OUTCOME
         np.testing.assert_allclose(found.sum(axis=2), 1.0)
         np.testing.assert_allclose(found[np.flatnonzero(decided), -1, block.outcome[decided]], 1.0)

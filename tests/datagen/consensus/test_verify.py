@@ -69,7 +69,11 @@ def exchange_tokens(file: h5py.File) -> None:
         ),
         (set_value("shard/split", 2, 3), r"shard 2 is in split 3, expected \d"),
         (set_value("shard/sha256", 4, 0), r"shard 4: shard/sha256 differs from that of its values"),
-        (set_value("candidate/proposer", 3, 63), r"shard 0: shard/sha256 differs from that of its values"),
+        (
+            set_value("candidate/proposer", 0, 63),
+            r"shard 0, race 0: \(candidate, proposer\) are \[\(0, \d+\).*expected \[\(0, 63\)",
+        ),
+        (set_value("candidate/careful", 3, 7), r"shard 0: shard/sha256 differs from that of its values"),
     ],
 )
 def test_a_broken_invariant_is_named(
