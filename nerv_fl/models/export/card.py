@@ -141,13 +141,13 @@ def _privacy(kind: str, manifest: Mapping[str, Any]) -> str:
 
 
 def _files(manifest: Mapping[str, Any]) -> str:
-    rows = ["| file | bytes | SHA-256 | largest difference from the model |", "|---|---|---|---|"]
+    rows = ["| file | bytes | SHA-256 | difference from the model |", "|---|---|---|---|"]
     for name, entry in manifest["files"].items():
-        differences = entry.get("max_abs_difference", {})
+        differences = entry.get("max_relative_difference", {})
         shown = ", ".join(f"{output} {value:.1e}" for output, value in differences.items()) or "-"
         rows.append(f"| `{name}` | {entry['size_bytes']:,} | `{entry['sha256']}` | {shown} |")
     rows.append(
-        f"\nDifferences are those of two examples; float32 files stay within {TOLERANCE:g} of 1 + the largest output."
+        f"\nDifferences are over 1 + the output's largest, on two examples; float32 files stay within {TOLERANCE:g}."
     )
     return "\n".join(rows)
 

@@ -57,8 +57,8 @@ def rust_adapter(fmt: str) -> list[dict[str, object]]:
             "missing": [],
             "notes": [
                 "which 8 metrics the protocol means, and in which units, is not known: these are ours",
-                "the model forecasts one minute; the hour is played on from its own forecasts, which it was not "
-                "trained for: errors grow from mark to mark",
+                "the model forecasts one minute; the first mark is played on from its own forecasts, and the other "
+                "eleven repeat it, since played on further it is worse than no change",
                 "confidence is the probability of overload within the ten minutes after the mark",
             ],
         }

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nerv_fl.errors import ConfigError
 from nerv_fl.models.export.forecaster_graphs import forecaster_graphs, rust_adapter
 from nerv_fl.models.export.onnx_file import run_onnx, write_onnx
 from nerv_fl.models.export.rust_forecaster import RUST_METRICS, RustForecaster
@@ -62,10 +63,24 @@ def played_on(model: Forecaster, given_BTR: Tensor) -> list[float]:
 
 def test_the_hour_is_played_on_from_the_models_own_forecasts(model: Forecaster, given_BTR: Tensor) -> None:
     with torch.no_grad():
-        found = RustForecaster(model)(given_BTR)
+        found = RustForecaster(model, marks_played=12)(given_BTR)
     assert found.shape == (48,)
     np.testing.assert_allclose(found.numpy(), played_on(model, given_BTR), rtol=1e-4, atol=1e-5)
     assert len({round(float(value), 4) for value in found}) > 24
+
+
+@pytest.mark.parametrize("marks", [1, 3])
+def test_marks_beyond_what_is_played_repeat_the_last(model: Forecaster, given_BTR: Tensor, marks: int) -> None:
+    expected = np.reshape(played_on(model, given_BTR), (12, 4))
+    expected[marks:] = expected[marks - 1]
+    with torch.no_grad():
+        found = RustForecaster(model, marks_played=marks)(given_BTR)
+    np.testing.assert_allclose(found.numpy().reshape(12, 4), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_more_marks_than_there_are(model: Forecaster) -> None:
+    with pytest.raises(ConfigError, match=r"^marks_played is 13, expected a number in \[1, 12\]$"):
+        RustForecaster(model, marks_played=13)
 
 
 def test_own_signature_in_both_formats(model: Forecaster, tmp_path: Path) -> None:
@@ -115,4 +130,5 @@ def test_onnx_runtime_runs_the_protocols_signature(model: Forecaster, given_BTR:
     )
     (found,) = session.run(None, {"metrics": given_BTR.numpy()})
     assert found.shape == (48,)
-    np.testing.assert_allclose(found, played_on(model, given_BTR), rtol=1e-4, atol=1e-5)
+    first = played_on(model, given_BTR)[:4]
+    np.testing.assert_allclose(found.reshape(12, 4), np.tile(first, (12, 1)), rtol=1e-4, atol=1e-5)

@@ -14,7 +14,7 @@ from nerv_fl.models.encoder import Encoder, get_flat
 from nerv_fl.models.export import write
 from nerv_fl.models.export.bincode_reader import read_rust_encoder
 from nerv_fl.models.export.graphs import Graph
-from nerv_fl.models.export.manifest import require_near
+from nerv_fl.models.export.manifest import Differences, require_near
 from nerv_fl.models.export.source import Source, encoder_source
 from nerv_fl.models.export.write import FORMATS, write_export
 from nerv_fl.models.weights import vector_hash
@@ -145,11 +145,14 @@ def test_an_export_that_computes_something_else_is_refused(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Graph, "run", lambda graph, inputs: tuple(y + 0.01 for y in graph.module(*inputs)))
-    message = r"^encoder\.onnx differs from the model by .*e-03 of 1 \+ its largest output, expected at most 0\.0001$"
+    message = (
+        r"^vectors of encoder\.onnx differs from the model's by .*e-03 of 1 \+ its largest, expected at most 0\.0001$"
+    )
     with torch.no_grad(), pytest.raises(DataError, match=message):
         write_export(source, tmp_path / "out", fmt="onnx")
 
 
 def test_nan_is_no_small_difference() -> None:
-    with pytest.raises(DataError, match=r"^x\.pt differs from the model by nan of 1"):
-        require_near(Path("x.pt"), float("nan"))
+    differences = Differences(absolute={"y": float("nan")}, relative={"y": float("nan")})
+    with pytest.raises(DataError, match=r"^y of x\.pt differs from the model's by nan of 1 \+ its largest, expected"):
+        require_near(Path("x.pt"), differences)
