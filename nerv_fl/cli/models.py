@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from nerv_fl.errors import DataError
 
@@ -44,13 +42,16 @@ def list_models(store: Store = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([{**asdict(entry), "manifest": None} for entry in entries]))
         return
-    table = Table("Name", "Kind", "Form", "Preset", "Hash", "Bytes", "Added", "Measure")
-    table.columns[5].justify = "right"
+    rows = [("name", "kind", "form", "preset", "hash", "bytes", "added")]
     for entry in entries:
-        day = entry.added.partition("T")[0]
-        sha256, size = entry.sha256[:12], f"{entry.size_bytes:,}"
-        table.add_row(entry.name, entry.kind, entry.form, entry.preset, sha256, size, day, entry.headline)
-    Console().print(table)
+        day, size = entry.added.partition("T")[0], f"{entry.size_bytes:,}"
+        rows.append((entry.name, entry.kind, entry.form, entry.preset or "-", entry.sha256[:12], size, day))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    notes = ["", *(entry.headline or "no measures" for entry in entries)]
+    for row, note in zip(rows, notes, strict=True):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if note:
+            print(f"    {note}")
 
 
 @models_app.command("show")
