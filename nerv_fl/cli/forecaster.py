@@ -21,6 +21,7 @@ def forecaster(
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 1000,
     batch_size: Annotated[int, typer.Option(help="Expected windows of a batch.")] = 192,
     learning_rate: Annotated[float, typer.Option(help="Highest step size.")] = 2e-3,
+    windows: Annotated[int, typer.Option(help="Windows of each kind that an examination takes.")] = 20_000,
     days: Annotated[int, typer.Option(help="Shard-days watched minute by minute for false alarms.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -43,7 +44,8 @@ def forecaster(
             highlight=False,
         )
 
-    result = train_forecaster(data, out=out, settings=settings, amounts=Amounts(days=days), resume=resume, told=told)
+    amounts = Amounts(uniform=windows, clean=windows, days=days)
+    result = train_forecaster(data, out=out, settings=settings, amounts=amounts, resume=resume, told=told)
     if as_json:
         print((out / METRICS_FILE).read_text(encoding="utf-8"))
         return

@@ -23,6 +23,7 @@ def test_defaults_are_the_training_s() -> None:
     for name in ("seed", "steps", "batch_size", "learning_rate", "dp"):
         assert defaults[name] == getattr(settings, name)
     assert defaults["days"] == Amounts().days
+    assert defaults["windows"] == Amounts().uniform == Amounts().clean
 
 
 def refused(*arguments: str | Path) -> str:
@@ -43,7 +44,7 @@ def test_the_whole_model_in_two_steps(tmp_path: Path) -> None:
     data, out = tmp_path / "load.h5", tmp_path / "run"
     generate_load(data, shards=60, steps=1600, seed=7)
     command = ["bootstrap", "forecaster", "--data", str(data), "--out", str(out), "--steps", "2", "--days", "1"]
-    command += ["--batch-size", "8", "--dp"]
+    command += ["--batch-size", "8", "--windows", "200", "--dp"]
     result = RUNNER.invoke(app, command, catch_exceptions=False)
     assert "step 2 of 2: overload " in result.stderr
     assert f"{out}: best at step " in result.stdout
