@@ -114,6 +114,7 @@ def train_predictor(
         OSError: If a file cannot be written.
     """
     use_one_thread()
+    out.mkdir(parents=True, exist_ok=True)
     with RaceFile(races) as file, RaceFile(test or races) as unseen:
         held, asked = _choose(file, unseen)
         held, asked = held[: config.heldout_shards], asked[:max_test_shards]
@@ -202,7 +203,6 @@ def _train(
     steps: int,
     told: Told | None,
 ) -> None:
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     if resume:
         if not checkpoint.exists():
             raise CheckpointError(f"{checkpoint} does not exist, expected the checkpoint of a training to resume")

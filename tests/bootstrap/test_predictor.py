@@ -88,7 +88,7 @@ def test_races_that_differ_from_their_simulation_are_not_played_on(races: Path, 
 
 @pytest.fixture(scope="module")
 def trained(races: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out: Path = tmp_path_factory.mktemp("predictor")
+    out: Path = tmp_path_factory.mktemp("predictor") / "not" / "there"
     play = play_on(races, rollouts=4)
     result = train_predictor(CONFIG, races, encoder=encoder, out=out, play_on=play)
     assert [point.step for point in result.standing.curve] == [2, 4]
