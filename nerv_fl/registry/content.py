@@ -16,6 +16,9 @@ from nerv_fl.models.export.source import NAMES, find_models, open_source
 LEFT_OUT: Final = re.compile(r"export/.*|(.*/)?(checkpoint\.pt|[^/]+\.(resume|h5))")
 """Files of a training's folder that are no part of what was trained: exports, data, and what a resume needs."""
 
+PARTS: Final = {"preset": str, "format": str, "licence": str, "facts": dict, "metrics": dict, "files": dict}
+"""What the registry and a card read of a manifest."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
@@ -67,13 +70,17 @@ def _export(path: Path) -> Content:
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA or manifest.get("kind") not in NAMES:
         found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
         raise DataError(f"{file} has schema {found!r}, expected {SCHEMA!r}")
+    lacking = [key for key, kind in PARTS.items() if not isinstance(manifest.get(key), kind)]
+    if lacking:
+        raise DataError(f"{file} lacks {', '.join(lacking)}, expected the manifest of an export")
     for name, entry in manifest["files"].items():
         member = path / name
         if not member.is_file():
             raise DataError(f"{member} does not exist, expected a file of the export")
         digest = sha256_of(member)
-        if digest != entry["sha256"]:
-            raise DataError(f"{member} has SHA-256 {digest}, expected {entry['sha256']} ({file})")
+        expected = entry.get("sha256") if isinstance(entry, dict) else None
+        if digest != expected:
+            raise DataError(f"{member} has SHA-256 {digest}, expected {expected} ({file})")
     paths = {member.relative_to(path).as_posix(): member for member in walk(path)}
     return Content(paths=paths, form=manifest["format"], manifest=manifest)
 

@@ -184,6 +184,10 @@ def test_an_export_that_was_changed_is_refused(registry: Registry, exported: Pat
         ("{", r"manifest\.json is not JSON \(.*\), expected the manifest of an export$"),
         ('{"schema": "other"}', r"manifest\.json has schema 'other', expected 'nerv-fl export 1'$"),
         ("[]", r"manifest\.json has schema 'list', expected 'nerv-fl export 1'$"),
+        (
+            '{"schema": "nerv-fl export 1", "kind": "encoder", "preset": "tee", "format": 3, "files": {}}',
+            r"manifest\.json lacks format, licence, facts, metrics, expected the manifest of an export$",
+        ),
     ],
 )
 def test_a_foreign_manifest_is_refused(registry: Registry, exported: Path, text: str, message: str) -> None:
