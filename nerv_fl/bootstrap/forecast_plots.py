@@ -1,19 +1,13 @@
 """Three figures of a trained forecaster: its training, recall against false alarms, and reliability."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nerv_fl.bootstrap.figures import COLOURS, INK, new_figure, write_png
 from nerv_fl.bootstrap.forecast_evaluate import CURVE, Measures
 from nerv_fl.bootstrap.forecast_fit import Evaluation
-from nerv_fl.files import write_atomically
-
-INK: Final = "#1b1f24"
-COLOURS: Final = ("#0b6bcb", "#d1481f", "#7a7f87", "#b9bec6")
 
 
 def plot_all(
@@ -34,14 +28,14 @@ def plot_all(
         OSError: If one cannot be written.
     """
     return [
-        _write(folder / "training.png", _training(history, best_step=best_step)),
-        _write(folder / "recall.png", _recall(measures)),
-        _write(folder / "reliability.png", _reliability(measures)),
+        write_png(folder / "training.png", _training(history, best_step=best_step)),
+        write_png(folder / "recall.png", _recall(measures)),
+        write_png(folder / "reliability.png", _reliability(measures)),
     ]
 
 
 def _training(history: Sequence[Evaluation], *, best_step: int) -> Figure:
-    figure, (left, right) = _figure(2)
+    figure, (left, right) = new_figure(2)
     steps = [entry.step for entry in history[1:]]
     left.plot(steps, [entry.overload for entry in history[1:]], color=COLOURS[0])
     left.set(xlabel="step", ylabel="cross-entropy of overload, nats", title="Validation: overload ahead")
@@ -56,7 +50,7 @@ def _training(history: Sequence[Evaluation], *, best_step: int) -> Figure:
 
 
 def _recall(measures: Mapping[str, Measures]) -> Figure:
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = new_figure(1)
     for (name, each), colour in zip(measures.items(), COLOURS, strict=False):
         dashed = "--" if name == "int8" else "-"
         axes.plot([100 * rate for rate in CURVE], [100 * part for part in each.curve], dashed, color=colour, label=name)
@@ -71,7 +65,7 @@ def _recall(measures: Mapping[str, Measures]) -> Figure:
 
 
 def _reliability(measures: Mapping[str, Measures]) -> Figure:
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = new_figure(1)
     axes.plot([0, 1], [0, 1], color=COLOURS[3], linewidth=1)
     for (name, each), colour in zip(measures.items(), COLOURS, strict=False):
         groups, some = each.reliability, each.reliability.count > 0
@@ -82,20 +76,3 @@ def _reliability(measures: Mapping[str, Measures]) -> Figure:
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.legend(frameon=False, loc="upper left")
     return figure
-
-
-def _figure(columns: int) -> tuple[Figure, tuple[Axes, ...]]:
-    figure = Figure(figsize=(4.6 * columns + 1.0, 4.0), dpi=110, layout="constrained")
-    axes = tuple(figure.add_subplot(1, columns, column + 1) for column in range(columns))
-    for each in axes:
-        each.spines[["top", "right"]].set_visible(False)
-        each.grid(color="#eceef1")
-        each.set_axisbelow(True)
-    return figure, axes
-
-
-def _write(path: Path, figure: Figure) -> Path:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
-    write_atomically(path, content.getvalue())
-    return path

@@ -154,7 +154,8 @@ def train_predictor(
             seconds=seconds,
             test=unseen.info.content_sha256,
         )
-    report = {**asdict(result), "folder": str(out), "settings": facts}
+    report = {**asdict(result), "settings": facts}
+    del report["folder"]  # it may be moved
     write_atomically(out / "metrics.json", json.dumps(report, indent=1).encode())
     for name in ("predictor.resume", "chances.resume"):
         (out / name).unlink(missing_ok=True)

@@ -6,9 +6,6 @@ Shapes: B windows, D = 11 metrics.
 import io
 import json
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,15 +17,14 @@ import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidProtobuf, NoSuchFile
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch.jit._trace import TracerWarning
 
 from nerv_fl.errors import CheckpointError, DataError
 from nerv_fl.files import write_atomically
 from nerv_fl.models.forecaster import METRICS, WINDOW, Forecaster, LoadScale
+from nerv_fl.models.older_exporters import older_exporters, write_traced_onnx
 from nerv_fl.models.quantize import quantize_onnx
 
 KIND: Final = "shard-load-forecaster"
-OPSET: Final = 17
 INPUT: Final = "metrics"
 OUTPUTS: Final = ("next_metrics", "overload")
 INPUT_SHAPE: Final = ["B", WINDOW, METRICS]
@@ -74,26 +70,17 @@ def load_forecaster(path: Path) -> tuple[Forecaster, dict[str, object]]:
 def export_onnx(model: Forecaster, path: Path) -> int:
     """Write the forecaster as ONNX in float32, for any number of windows, and return its size in bytes.
 
-    By torch's older exporter: what the newer one writes, ONNX Runtime does not make smaller.
-
     Raises:
         OSError: If the file cannot be written.
     """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder, _known_warnings():
-        staged = Path(folder) / "float32.onnx"
-        torch.onnx.export(
-            model.eval(),
-            (torch.zeros(1, WINDOW, METRICS),),
-            staged,
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            dynamic_axes={name: {0: "B"} for name in (INPUT, *OUTPUTS)},
-            opset_version=OPSET,
-            dynamo=False,
-        )
-        content = staged.read_bytes()
-    write_atomically(path, content)
-    return len(content)
+    return write_traced_onnx(
+        model,
+        (torch.zeros(1, WINDOW, METRICS),),
+        path,
+        inputs=[INPUT],
+        outputs=OUTPUTS,
+        free={name: {0: "B"} for name in (INPUT, *OUTPUTS)},
+    )
 
 
 def export_int8(model: Forecaster, path: Path) -> int:
@@ -121,7 +108,7 @@ def export_torchscript(model: torch.nn.Module, path: Path) -> int:
         OSError: If the file cannot be written.
     """
     staged = io.BytesIO()
-    with _known_warnings(), torch.no_grad():
+    with older_exporters(), torch.no_grad():
         traced = torch.jit.trace(model.eval(), (torch.zeros(2, WINDOW, METRICS),))
         torch.jit.save(traced, staged)
     write_atomically(path, staged.getvalue())
@@ -155,18 +142,3 @@ class OnnxForecaster:
         """Forecast from raw metrics, float32 (B, 60, 11)."""
         next_BD, overload_B = self._session.run(list(OUTPUTS), {INPUT: metrics_BTD})
         return np.asarray(next_BD), np.asarray(overload_B)
-
-
-@contextmanager
-def _known_warnings() -> Iterator[None]:
-    """Silence what torch says of its older exporters: that they are old, and that lengths are fixed, as they are."""
-    with warnings.catch_warnings():
-        for message, category in (
-            ("`torch.jit.(trace|trace_method|script|save)` is deprecated", DeprecationWarning),
-            ("You are using the legacy TorchScript-based ONNX export", DeprecationWarning),
-            ("The feature will be removed", DeprecationWarning),
-            ("Converting a tensor to a Python boolean", TracerWarning),
-            ("Exporting a model to ONNX with a batch_size other than 1", UserWarning),
-        ):
-            warnings.filterwarnings("ignore", message=message, category=category)
-        yield

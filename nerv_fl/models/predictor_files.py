@@ -9,8 +9,6 @@ The int8 file is what a node loads. Its inputs and outputs:
 """
 
 import json
-import tempfile
-import warnings
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +19,7 @@ from safetensors.torch import save
 from nerv_fl.errors import CheckpointError
 from nerv_fl.files import write_atomically
 from nerv_fl.models.consensus import INPUTS, OUTPUTS
+from nerv_fl.models.older_exporters import write_traced_onnx
 from nerv_fl.models.predictor import Predictor
 from nerv_fl.models.quantize import quantize_onnx
 from nerv_fl.models.race_inputs import DELTA_WIDTH, HEADER
@@ -29,7 +28,6 @@ from nerv_fl.races import MAX_CANDIDATES, PAST
 KIND: Final = "consensus predictor"
 INT8_BYTES: Final = 1.8e6
 """Size that the protocol gives the int8 file (whitepaper v1.01, section 2.3)."""
-OPSET: Final = 17
 
 
 def save_predictor(path: Path, model: Predictor, *, facts: dict[str, object]) -> None:
@@ -76,23 +74,7 @@ def write_onnx(model: Predictor, path: Path) -> int:
     )
     free = {name: {0: "races"} for name in (*INPUTS, *OUTPUTS)}
     free["tokens"][1] = "events"
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        staged = Path(folder) / "float32.onnx"
-        warnings.filterwarnings("ignore", message="You are using the legacy TorchScript-based ONNX export")
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.onnx")
-        torch.onnx.export(
-            model.eval(),
-            example,
-            staged,
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
-            dynamic_axes=free,
-            opset_version=OPSET,
-            dynamo=False,
-        )
-        content = staged.read_bytes()
-    write_atomically(path, content)
-    return len(content)
+    return write_traced_onnx(model, example, path, inputs=INPUTS, outputs=OUTPUTS, free=free)
 
 
 def write_int8(model: Predictor, path: Path) -> int:

@@ -1,20 +1,15 @@
 """ONNX: opset 17, by torch's older exporter, in float32 and int8, for ONNX Runtime and whatever else reads ONNX."""
 
-import tempfile
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-import torch
 from torch import Tensor
 
 from nerv_fl.models.export.graphs import Graph
-from nerv_fl.models.export.quiet import older_exporters
+from nerv_fl.models.older_exporters import write_traced_onnx
 from nerv_fl.models.quantize import quantize_onnx
-
-OPSET: Final = 17
 
 
 def write_onnx(graph: Graph, folder: Path) -> tuple[str, ...]:
@@ -33,18 +28,14 @@ def write_onnx(graph: Graph, folder: Path) -> tuple[str, ...]:
     path = folder / f"{graph.name}.onnx"
     ports = (*graph.inputs, *graph.outputs)
     free = {port.name: {at: size for at, size in enumerate(port.shape) if isinstance(size, str)} for port in ports}
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".onnx.") as staged, older_exporters(), torch.no_grad():
-        torch.onnx.export(
-            graph.module,
-            graph.example,
-            Path(staged) / path.name,
-            input_names=[port.name for port in graph.inputs],
-            output_names=[port.name for port in graph.outputs],
-            dynamic_axes={name: axes for name, axes in free.items() if axes},
-            opset_version=OPSET,
-            dynamo=False,
-        )
-        (Path(staged) / path.name).replace(path)
+    write_traced_onnx(
+        graph.module,
+        graph.example,
+        path,
+        inputs=[port.name for port in graph.inputs],
+        outputs=[port.name for port in graph.outputs],
+        free=free,
+    )
     if not graph.int8:
         return (path.name,)
     quantised = folder / f"{graph.name}.int8.onnx"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nerv_fl.files import write_atomically
 from nerv_fl.models.export.graphs import Graph
-from nerv_fl.models.export.quiet import older_exporters
+from nerv_fl.models.older_exporters import older_exporters
 from nerv_fl.models.quantize import quantize_torch
 
 COUNTED: Final = re.compile(rb"[./]___torch_mangle_\d+")
