@@ -3,7 +3,7 @@
 Every worker holds the whole model, draws the same batches and takes its share of each; the sum of the gradients is the
 same bits on all of them, and so are the weights. Checkpoints go through the process that asked: only it needs a disk.
 
-Plain actors, not Ray Train: its trainer needs pandas and pyarrow, which only development installs here, and opens its
+Plain actors, not Ray Train: its trainer needs pyarrow, which only development installs here, and opens its
 process group at the machine's outward address even where Ray itself was held to loopback.
 """
 
