@@ -63,7 +63,7 @@ def _reliability(found: Mapping[float, Answers]) -> Figure:
     left.set(ylabel="part that came true", title="Each candidate: it is finalised")
     right.set(title="Each candidate: it is valid")
     for axes in (left, right):
-        axes.plot([0, 1], [0, 1], color=COLOURS[3], linewidth=1, zorder=0)
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", zorder=0)
         axes.set(xlabel="stated probability, mean of each tenth", xlim=(0, 1), ylim=(0, 1))
         axes.legend(frameon=False, loc="upper left")
     return figure

@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-# Headings are short, so that the table fits 80 columns; `RaceScores` says what the fields are.
-COLUMNS = {
-    "agreement": "honest",
-    "confident": "sure",
-    "with_rule": "rule",
-    "majority": "count",
-    "reputation": "weight",
-    "validity": "valid",
-    "balanced": "bal.",
-    "always_valid": "all",
-    "calibration": "ece",
-    "calibration_valid": "ece v.",
+ROWS = {
+    "agreement": "finalised, honest races",
+    "confident": "the same, surest 85 %",
+    "with_rule": "the same, with the rule once it decides",
+    "majority": "rule: most votes",
+    "reputation": "rule: most reputation",
+    "validity": "validity",
+    "balanced": "the same, balanced",
+    "always_valid": "rule: all are valid",
+    "calibration": "calibration error, outcome",
+    "calibration_valid": "calibration error, validity",
 }
 
 
@@ -72,11 +72,11 @@ def predictor(
         print(json.dumps({**asdict(result), "folder": str(result.folder)}))
         return
     for name, scores in (("float32", result.float32), ("int8", result.int8)):
-        table = Table(title=f"{name}, unseen races, %", title_justify="left")
-        for column in ("votes", *COLUMNS.values()):
-            table.add_column(column, justify="right")
+        table = Table(title=f"{name}, unseen races, % right", title_justify="left", box=box.SIMPLE, pad_edge=False)
+        table.add_column("votes seen")
         for score in scores:
-            figures = (f"{100 * getattr(score, field):.1f}" for field in COLUMNS)
-            table.add_row(f"{100 * score.cut:.0f}", *figures)
+            table.add_column(f"{100 * score.cut:.0f} %", justify="right")
+        for field, label in ROWS.items():
+            table.add_row(label, *(f"{100 * getattr(score, field):.1f}" for score in scores))
         Console().print(table)
     print(f"{out}: int8 file {result.int8_bytes:,} bytes, 512 events in {result.p95_ms:.1f} ms (95th percentile)")
