@@ -263,6 +263,7 @@ def _examine(
 def _write_results(result: Forecasting, progress: Progress, *, belongs_to: dict[str, Any]) -> None:
     plot_all(result.folder, history=progress.history, measures=result.measures, best_step=progress.best.step)
     table = {**asdict(result), "history": [asdict(entry) for entry in progress.history], "belongs_to": belongs_to}
+    del table["folder"]  # it may be moved
     text = json.dumps(table, indent=1, default=_plain)
     write_atomically(result.folder / METRICS_FILE, text.encode())
 

@@ -97,7 +97,7 @@ def pretrain(
         assignment = Assignment(config=config, ledger_path=ledger_path, begun=begun, start=start)
         with working(assignment, data, cluster=cluster) as worker:
             standing = _train(worker, config, path=path, stored=stored, progress=progress)
-            file, measures = worker.finish(_facts(data, standing=standing, epsilon=epsilon))
+            file, measures = worker.finish(_facts(data, standing=standing, epsilon=epsilon, delta=config.privacy.delta))
     unigram, per_account = data.trivial_cross_entropies()
     write_atomically(out, file)
     path.unlink()
@@ -114,7 +114,7 @@ def pretrain(
     )
 
 
-def _facts(data: PublicData, *, standing: Standing, epsilon: float | None) -> dict[str, object]:
+def _facts(data: PublicData, *, standing: Standing, epsilon: float | None, delta: float) -> dict[str, object]:
     """Return what is written into the file of the weights."""
     return {
         "movement_floor": data.movement_floor,
@@ -122,6 +122,7 @@ def _facts(data: PublicData, *, standing: Standing, epsilon: float | None) -> di
         "epsilon": epsilon,
         "stopped": standing.stopped,
         "data_sha256": data.content_sha256,
+        **({} if epsilon is None else {"delta": delta}),
     }
 
 

@@ -26,7 +26,8 @@ def export(
     require_format(fmt)
     sources = _sources(folder)
     if fmt == "bincode" and len(sources) > 1:
-        sources = tuple(source for source in sources if source.kind == "encoder")
+        # The others have no such layout; without an encoder, the first of them says so.
+        sources = tuple(source for source in sources if source.kind == "encoder") or sources[:1]
     target = out or (folder.parent if folder.is_file() else folder) / "export"
     done = {}
     for source in sources:

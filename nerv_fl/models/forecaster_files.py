@@ -3,7 +3,6 @@
 Shapes: B windows, D = 11 metrics.
 """
 
-import io
 import json
 import tempfile
 from pathlib import Path
@@ -20,8 +19,9 @@ from safetensors.torch import save
 
 from nerv_fl.errors import CheckpointError, DataError
 from nerv_fl.files import write_atomically
+from nerv_fl.models.export.torchscript import script_bytes
 from nerv_fl.models.forecaster import METRICS, WINDOW, Forecaster, LoadScale
-from nerv_fl.models.older_exporters import older_exporters, write_traced_onnx
+from nerv_fl.models.older_exporters import write_traced_onnx
 from nerv_fl.models.quantize import quantize_onnx
 
 KIND: Final = "shard-load-forecaster"
@@ -107,12 +107,9 @@ def export_torchscript(model: torch.nn.Module, path: Path) -> int:
     Raises:
         OSError: If the file cannot be written.
     """
-    staged = io.BytesIO()
-    with older_exporters(), torch.no_grad():
-        traced = torch.jit.trace(model.eval(), (torch.zeros(2, WINDOW, METRICS),))
-        torch.jit.save(traced, staged)
-    write_atomically(path, staged.getvalue())
-    return len(staged.getvalue())
+    content = script_bytes(model, (torch.zeros(2, WINDOW, METRICS),))
+    write_atomically(path, content)
+    return len(content)
 
 
 class OnnxForecaster:

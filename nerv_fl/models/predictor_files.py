@@ -23,6 +23,7 @@ from nerv_fl.models.older_exporters import write_traced_onnx
 from nerv_fl.models.predictor import Predictor
 from nerv_fl.models.quantize import quantize_onnx
 from nerv_fl.models.race_inputs import DELTA_WIDTH, HEADER
+from nerv_fl.models.weights import with_sorted_header
 from nerv_fl.races import MAX_CANDIDATES, PAST
 
 KIND: Final = "consensus predictor"
@@ -33,7 +34,8 @@ INT8_BYTES: Final = 1.8e6
 def save_predictor(path: Path, model: Predictor, *, facts: dict[str, object]) -> None:
     """Write a predictor's named weights atomically, with `facts` in the header."""
     tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in model.named_parameters()}
-    write_atomically(path, save(tensors, metadata={"kind": KIND, "facts": json.dumps(facts, sort_keys=True)}))
+    header = {"kind": KIND, "facts": json.dumps(facts, sort_keys=True)}
+    write_atomically(path, with_sorted_header(save(tensors, metadata=header)))
 
 
 def load_predictor(path: Path) -> tuple[Predictor, dict[str, object]]:

@@ -104,8 +104,9 @@ def quantize_tensor(weights: npt.NDArray[np.float32]) -> QuantizedTensor:
     if 0 < largest < SMALLEST:
         raise DataError(f"the largest weight is {largest:g}, expected 0 or at least {SMALLEST:g}: its scale overflows")
     scale = np.float32(255) / (np.float32(2) * largest) if largest > 0 else np.float32(1)
-    scaled = weights * scale
-    rounded = np.trunc(scaled + np.copysign(np.float32(0.5), scaled))
+    # Half is added in float64: in float32 the number just below it would become 1.
+    scaled = (weights * scale).astype(np.float64)
+    rounded = np.trunc(scaled + np.copysign(0.5, scaled))
     return QuantizedTensor(values=np.clip(rounded, -128, 127).astype(np.int8), scale=np.float32(scale))
 
 

@@ -9,9 +9,11 @@ from typing import Any, Final
 
 from nerv_fl.errors import DataError
 from nerv_fl.folders import sha256_of, walk
+from nerv_fl.models.export.card import CARD_FILE
 from nerv_fl.models.export.manifest import MANIFEST_FILE, SCHEMA, file_entry, manifest_of
 from nerv_fl.models.export.notes import format_notes
 from nerv_fl.models.export.source import NAMES, find_models, open_source
+from nerv_fl.models.export.write import FORMATS
 
 LEFT_OUT: Final = re.compile(r"export/.*|(.*/)?(checkpoint\.pt|[^/]+\.(resume|h5))")
 """Files of a training's folder that are no part of what was trained: exports, data, and what a resume needs."""
@@ -73,15 +75,20 @@ def _export(path: Path) -> Content:
     lacking = [key for key, kind in PARTS.items() if not isinstance(manifest.get(key), kind)]
     if lacking:
         raise DataError(f"{file} lacks {', '.join(lacking)}, expected the manifest of an export")
+    if manifest["format"] not in FORMATS:
+        raise DataError(f"{file} has format {manifest['format']!r}, expected one of: {', '.join(FORMATS)}")
+    paths = {member.relative_to(path).as_posix(): member for member in walk(path)}
+    listed = {*manifest["files"], MANIFEST_FILE, CARD_FILE}
+    for name in sorted(listed ^ paths.keys()):
+        if name in paths:
+            raise DataError(f"{path / name} is not listed, expected only the files of {file}")
+        raise DataError(f"{path / name} does not exist, expected a file of the export")
     for name, entry in manifest["files"].items():
-        member = path / name
-        if not member.is_file():
-            raise DataError(f"{member} does not exist, expected a file of the export")
+        member = paths[name]
         digest = sha256_of(member)
         expected = entry.get("sha256") if isinstance(entry, dict) else None
         if digest != expected:
             raise DataError(f"{member} has SHA-256 {digest}, expected {expected} ({file})")
-    paths = {member.relative_to(path).as_posix(): member for member in walk(path)}
     return Content(paths=paths, form=manifest["format"], manifest=manifest)
 
 

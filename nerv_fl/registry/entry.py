@@ -80,13 +80,16 @@ def read_entry(folder: Path) -> Entry:
     path = folder / ENTRY_FILE
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{path} does not exist, expected what the registry knows of {folder.name[:SHORT]}") from error
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}), expected an entry of the registry") from error
     if not isinstance(facts, dict) or facts.pop("facts_sha256", None) != _digest(facts):
         raise DataError(f"{path} does not have the content it was written with")
-    entry = Entry(**facts)
+    try:
+        entry = Entry(**facts)
+    except TypeError as error:
+        raise DataError(f"{path} is of another version ({error}), expected an entry as this one writes them") from error
     if entry.sha256 != folder.name:
         raise DataError(f"{path} is of content {entry.sha256}, expected that of its folder, {folder.name}")
     return entry

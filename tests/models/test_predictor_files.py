@@ -28,6 +28,12 @@ def test_weights_come_back_with_their_facts(model: Predictor, tmp_path: Path) ->
         assert torch.equal(parameter, dict(found.named_parameters())[name])
 
 
+def test_the_same_weights_are_the_same_bytes(model: Predictor, tmp_path: Path) -> None:
+    for number in range(6):
+        save_predictor(tmp_path / f"{number}.safetensors", model, facts={"seed": 3, "a": 1})
+    assert len({(tmp_path / f"{number}.safetensors").read_bytes() for number in range(6)}) == 1
+
+
 def test_foreign_weights_are_refused(model: Predictor, tmp_path: Path) -> None:
     path = tmp_path / "p.safetensors"
     with pytest.raises(CheckpointError, match=r"p\.safetensors cannot be read as safetensors: "):

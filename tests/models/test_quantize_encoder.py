@@ -42,6 +42,8 @@ def test_scale_and_rounding_by_hand() -> None:
     found = quantize_tensor(np.array([127.5, -127.5, 0.5, -0.5, 1.49, -1.5, 2.5, 0], dtype=np.float32))
     assert found.scale == 1
     assert found.values.tolist() == [127, -128, 1, -1, 1, -2, 3, 0]
+    below = np.nextafter(np.float32(0.5), np.float32(0))
+    assert quantize_tensor(np.array([127.5, below, -below], dtype=np.float32)).values.tolist() == [127, 0, 0]
 
 
 @given(st.lists(FINITE, min_size=1, max_size=20))

@@ -107,7 +107,8 @@ def _head(manifest: Mapping[str, Any], measures: Sequence[Measure]) -> str:
 
 
 def _data_hash(manifest: Mapping[str, Any]) -> str:
-    found = manifest["facts"].get("data_sha256") or manifest["facts"].get("data")
+    facts = manifest["facts"]
+    found = next((facts[key] for key in ("data_sha256", "data", "content_sha256") if facts.get(key)), None)
     return f" Content hash of the training data: `{found}`." if found else ""
 
 
@@ -132,7 +133,7 @@ def _privacy(kind: str, manifest: Mapping[str, Any]) -> str:
         )
     facts = manifest["facts"]
     if facts.get("epsilon") is not None:
-        delta = f"delta {facts['delta']:g}" if facts.get("delta") else "the delta of its training (1e-5 unless set)"
+        delta = f"delta {facts['delta']:g}" if facts.get("delta") else "a delta that its file does not state"
         unit = "window" if kind == "forecaster" else "step record"
         return f"Trained by DP-SGD: epsilon {facts['epsilon']:.2f} at {delta} per {unit}, Poisson sampling, sigma 0.5."
     if "epsilon" in facts or kind == "predictor":

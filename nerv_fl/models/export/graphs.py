@@ -9,15 +9,12 @@ Shapes: T = 1 + 2A tokens of one state, A accounts, D width.
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.rng import torch_stream
-
-DTYPES: Final = {torch.float32: "float32", torch.int64: "int64", torch.bool: "bool"}
 
 
 @dataclass(frozen=True, kw_only=True)
