@@ -175,10 +175,15 @@ def fixed_point_table(encoder: Encoder) -> IntArray:
     """Return V in 32.16 fixed point, int64 (A, D): exactly 2^16 V, which is what the protocol commits to.
 
     Raises:
-        DataError: If an entry is not finite, or too large for an exact numerator.
+        DataError: If an entry is not finite, too large for an exact numerator, or no multiple of 2^-16, as those of the
+            read-out "mean" are not.
     """
     with torch.no_grad():
-        return integer_table(_array(encoder.table()))
+        table_AD = _array(encoder.table())
+    raw_AD = integer_table(table_AD)
+    if not np.array_equal(table_of_fixed_point(raw_AD), table_AD):
+        raise DataError(f"the table of read-out {encoder.readout!r} is not in 32.16, expected multiples of 2^-16")
+    return raw_AD
 
 
 def table_of_fixed_point(raw_AD: IntArray) -> npt.NDArray[np.float32]:

@@ -58,17 +58,23 @@ def load_encoder(path: Path, encoder: Encoder) -> dict[str, object]:
         if header.get(name) != expected:
             raise CheckpointError(f"{path} holds {name} {header.get(name)!r}, expected {expected!r}")
     parameters = dict(encoder.named_parameters())
-    if sorted(tensors) != sorted(parameters):
-        raise CheckpointError(f"{path} holds tensors {sorted(tensors)[:3]}..., expected {sorted(parameters)[:3]}...")
+    for name in sorted(tensors.keys() ^ parameters.keys()):
+        found_it = "an unknown tensor" if name in tensors else "no tensor"
+        raise CheckpointError(f"{path} holds {found_it} {name}, expected the {len(parameters)} of the encoder")
     for name, parameter in parameters.items():
+        if tensors[name].dtype != parameter.dtype:
+            raise CheckpointError(f"{path} holds {name} as {tensors[name].dtype}, expected {parameter.dtype}")
         if tensors[name].shape != parameter.shape:
             found, expected_shape = tuple(tensors[name].shape), tuple(parameter.shape)
             raise CheckpointError(f"{path} holds {name} of shape {found}, expected {expected_shape}")
     theta_P = torch.cat([tensors[name].reshape(-1) for name in parameters])
     if not bool(torch.isfinite(theta_P).all()):
         raise CheckpointError(f"{path} holds NaN or infinite weights, expected finite numbers")
+    try:
+        facts: dict[str, object] = json.loads(header.get("facts", "{}"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} holds facts that are no JSON ({error}), expected an object") from error
     set_flat(encoder, theta_P)
-    facts: dict[str, object] = json.loads(header.get("facts", "{}"))
     return facts
 
 

@@ -63,7 +63,7 @@ def card(manifest: Mapping[str, Any]) -> str:
     """Return the card of an export.
 
     Args:
-        manifest: As `nerv_fl.models.export.manifest.write_manifest` returns it.
+        manifest: As `nerv_fl.models.export.manifest.manifest_of` returns it.
     """
     kind, fmt = manifest["kind"], manifest["format"]
     use, misuse = _USES[kind]
@@ -147,9 +147,10 @@ def _files(manifest: Mapping[str, Any]) -> str:
         differences = entry.get("max_relative_difference", {})
         shown = ", ".join(f"{output} {value:.1e}" for output, value in differences.items()) or "-"
         rows.append(f"| `{name}` | {entry['size_bytes']:,} | `{entry['sha256']}` | {shown} |")
-    rows.append(
-        f"\nDifferences are over 1 + the output's largest, on two examples; float32 files stay within {TOLERANCE:g}."
-    )
+    if any("max_relative_difference" in entry for entry in manifest["files"].values()):
+        rows.append(
+            f"\nDifferences are over 1 + the output's largest, on two examples; float32 stays within {TOLERANCE:g}."
+        )
     return "\n".join(rows)
 
 

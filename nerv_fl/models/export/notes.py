@@ -22,13 +22,21 @@ FORMATS: Final[Mapping[str, tuple[str, ...]]] = {
     "onnx": (INT8, "opset 17, by torch's older exporter"),
     "torchscript": (INT8, "traced and frozen; float32 runs on any libtorch, int8 needs the engine it was made with"),
 }
-ENCODER: Final = (_BALANCE, _TABLE)
+ENCODER: Final[Mapping[str, tuple[str, ...]]] = {
+    "balance": (_BALANCE, _TABLE),
+    "mean": (
+        "read-out 'mean': E(S) is the plain mean of the transformer's states, deltas come from the account embeddings; "
+        "no table in 32.16 fixed point, and no exact homomorphism",
+    ),
+}
+READOUTS: Final[Mapping[str, str]] = {
+    "balance": "a linear layer on each account's state, weighted by balances, and the table V",
+    "mean": "a linear layer on the mean of the states",
+}
 RUST_DIFFERS: Final = (
     "layer norm: here before each part, x + f(LN(x)); there after it, LN(x + f(x))",
     "activation of the feed-forward layers: here GELU, there SiLU",
     "linear layers: here with biases, there without",
-    "read-out: here a linear layer on each account's state, weighted by balances, and the table V; there the plain "
-    "mean of the normed tokens",
     "positions: both are tables of the file; here they were learned, there they are sinusoids",
     "tokens: here 1 + A + 256 of them (CLS, accounts, buckets of a quarter octave); there another vocabulary, whose "
     "meaning the file does not hold",
@@ -45,7 +53,9 @@ def format_notes(source: Source, fmt: str) -> dict[str, object]:
     if fmt == "bincode":
         return _rust_notes(source)
     lines = FORMATS[fmt] if source.kind == "encoder" or fmt != "safetensors" else ()
-    notes: dict[str, object] = {"notes": [*lines, *(ENCODER if source.kind == "encoder" else ())]}
+    if isinstance(source.model, Encoder):
+        lines = (*lines, *ENCODER[source.model.readout])
+    notes: dict[str, object] = {"notes": list(lines)}
     if source.kind == "forecaster":
         notes["adapters"] = rust_adapter(fmt)
     if source.kind == "predictor":
@@ -62,7 +72,10 @@ def _rust_notes(source: Source) -> dict[str, object]:
         "layout": UNVERIFIED,
         "not_held": {name: list(parameters[name].shape) for name in names},
         "not_held_parameters": sum(parameters[name].numel() for name in names),
-        "computed_differently": list(RUST_DIFFERS),
+        "computed_differently": [
+            *RUST_DIFFERS,
+            f"read-out: here {READOUTS[source.model.readout]}; there the plain mean of the normed tokens",
+        ],
         "notes": [
             "a program that runs these weights by the protocol's formulas computes other numbers than this encoder: "
             "the file carries weights, not the function",

@@ -143,10 +143,13 @@ def kind_of(header: Mapping[str, str], *, path: Path) -> str:
 def read_metrics(path: Path) -> dict[str, Any]:
     """Return what was measured of a model file; empty if nothing lies beside it.
 
+    `NAME.metrics.json` is the file's own; `metrics.json` is, if the folder holds no other model.
+
     Raises:
         DataError: If the measures are no JSON object.
     """
-    for name in (f"{path.stem}.metrics.json", "metrics.json"):
+    alone = sum(path.with_name(f"{name}{SUFFIX}").is_file() for name in NAMES) <= 1
+    for name in (f"{path.stem}.metrics.json", *(("metrics.json",) if alone else ())):
         beside = path.with_name(name)
         if beside.is_file():
             found = _json_of(beside.read_text(encoding="utf-8"), source=beside)

@@ -20,6 +20,7 @@ def write_tensors(source: Source, folder: Path) -> tuple[str, ...]:
     """Write a model as safetensors: its own file, byte for byte, where it has one.
 
     An encoder's `table_32_16.safetensors` holds ``raw``, int64 (A, D), exactly 2^16 V: what the protocol commits to.
+    With the read-out "mean" there is no such table.
 
     Args:
         source: The model.
@@ -41,6 +42,8 @@ def write_tensors(source: Source, folder: Path) -> tuple[str, ...]:
         save_encoder(path, model, facts=dict(source.facts))
     quantised, table = folder / "encoder.int8.safetensors", folder / "table_32_16.safetensors"
     save_int8(quantised, quantize_encoder(model), facts=source.facts)
+    if model.readout == "mean":
+        return path.name, quantised.name
     write_atomically(table, table_bytes(model))
     return path.name, quantised.name, table.name
 

@@ -40,6 +40,13 @@ def test_a_files_own_measures_come_before_the_folders(path: Path) -> None:
     assert read_metrics(path) == {"of": "file"}
 
 
+def test_a_folders_measures_are_nobodys_where_it_holds_two_models(path: Path) -> None:
+    path.with_name("metrics.json").write_text('{"of": "folder"}')
+    assert read_metrics(path) == {"of": "folder"}
+    path.with_name("predictor.safetensors").write_bytes(b"another")
+    assert read_metrics(path) == {}
+
+
 def test_models_of_a_folder_are_found_by_name(path: Path) -> None:
     assert find_models(path) == (path,)
     assert find_models(path.parent) == (path,)

@@ -3,15 +3,20 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from nerv_fl.errors import DataError
 from nerv_fl.models.encoder import Encoder
-from nerv_fl.models.export.source import Source
+from nerv_fl.models.export.source import Source, open_source
 from nerv_fl.models.export.tensors import write_tensors
-from nerv_fl.models.quantize_encoder import load_int8
+from nerv_fl.models.export.write import write_export
+from nerv_fl.models.presets import PRESETS
+from nerv_fl.models.quantize_encoder import fixed_point_table, load_int8
 from nerv_fl.models.weights import load_encoder, save_encoder
+from nerv_fl.rng import torch_stream
 
 
 def test_a_models_own_file_is_copied_byte_for_byte(encoder: Encoder, tmp_path: Path) -> None:
@@ -40,3 +45,16 @@ def test_the_table_is_integers_that_lose_nothing(encoder: Encoder, tmp_path: Pat
     assert np.array_equal((raw_AD / 2.0**16).astype(np.float32), table_AD)
     with safe_open(tmp_path / "table_32_16.safetensors", framework="np") as file:
         assert file.metadata() == {"format": "nerv-fl table 32.16", "fraction_bits": "16", "preset": "tiny"}
+
+
+def test_the_mean_readout_has_no_table(tmp_path: Path) -> None:
+    encoder = Encoder(PRESETS["quickstart"], readout="mean")
+    encoder.reset_parameters(torch_stream(1, "mean"))
+    save_encoder(tmp_path / "encoder.safetensors", encoder, facts={})
+    manifest = write_export(open_source(tmp_path / "encoder.safetensors"), tmp_path / "out", fmt="safetensors")
+    assert set(manifest["files"]) == {"encoder.safetensors", "encoder.int8.safetensors"}
+    assert "no table in 32.16 fixed point" in " ".join(manifest["notes"])
+    with pytest.raises(
+        DataError, match=r"^the table of read-out 'mean' is not in 32\.16, expected multiples of 2\^-16$"
+    ):
+        fixed_point_table(encoder)
