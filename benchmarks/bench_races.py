@@ -36,7 +36,7 @@ def main() -> None:
     found = {}
     for name, shards, workers, interpreted in (
         ("the same functions in plain Python", NAIVE_SHARDS, 1, "1"),
-        (f"generate_races, {options.workers} workers", options.shards, options.workers, "0"),
+        (f"generate_races, workers: {options.workers}", options.shards, options.workers, "0"),
     ):
         os.environ["NUMBA_DISABLE_JIT"] = interpreted
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
