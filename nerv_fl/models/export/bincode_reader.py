@@ -1,7 +1,7 @@
 """Reads the protocol's file of an encoder, and refuses every other file by the first byte that is wrong.
 
 No length is believed before it is compared with what the config says and with what is left of the file, so a hostile
-file takes no more memory than its own size. The layout stands in `nerv_fl.models.export.bincode`.
+file takes no more than a few times its own size of memory. The layout stands in `nerv_fl.models.export.bincode`.
 
 Shapes: D width, F feed-forward width, T tokens, N values of a vector.
 """
@@ -19,6 +19,7 @@ from nerv_fl.models.quantize_encoder import QuantizedTensor
 
 MAX_SIZE: Final = 2**20
 """Largest of any size in the config: foreign files begin with larger numbers."""
+MAX_LAYERS: Final = 1024
 
 
 class _Sizes(NamedTuple):
@@ -51,15 +52,14 @@ def parse_rust_encoder(data: bytes, *, source: str) -> RustEncoder:
     flag = cursor.u8("config.use_candle", choices=(0, 1))
     model_path = _model_path(cursor)
     embedding = _tensor(cursor, "token_embedding", shape=(sizes.vocab_size, width))
-    cursor.expect("positional_embedding rows", sizes.max_seq_len)
-    rows = [_vector(cursor, f"positional_embedding[{row}]", length=width) for row in range(sizes.max_seq_len)]
+    positions_TD = _positions(cursor, sizes.max_seq_len, width=width)
     cursor.expect("layers", sizes.num_layers)
     layers = tuple(_layer(cursor, f"layers[{number}]", sizes=sizes) for number in range(sizes.num_layers))
     rust = RustEncoder(
         num_heads=sizes.num_heads,
         feed_forward_width=sizes.ff_intermediate,
         token_embedding=embedding,
-        positions_TD=np.stack(rows),
+        positions_TD=positions_TD,
         layers=layers,
         final_norm=_norm(cursor, "final_norm", width=width),
         epoch=cursor.u64("epoch"),
@@ -130,8 +130,9 @@ def _sizes(cursor: _Cursor) -> _Sizes:
     values = []
     for name in _Sizes._fields:
         value = cursor.u64(f"config.{name}")
-        if not 1 <= value <= MAX_SIZE:
-            raise cursor.refuse(cursor.at - 8, f"config.{name} is {value:,}, expected 1 to {MAX_SIZE:,}")
+        largest = MAX_LAYERS if name == "num_layers" else MAX_SIZE
+        if not 1 <= value <= largest:
+            raise cursor.refuse(cursor.at - 8, f"config.{name} is {value:,}, expected 1 to {largest:,}")
         values.append(value)
     sizes = _Sizes(*values)
     if sizes.embedding_dim % sizes.num_heads:
@@ -162,6 +163,18 @@ def _tensor(cursor: _Cursor, name: str, *, shape: tuple[int, int]) -> QuantizedT
 def _vector(cursor: _Cursor, name: str, *, length: int) -> Floats:
     cursor.expect(f"{name} length", length)
     return cursor.floats(length, name)
+
+
+def _positions(cursor: _Cursor, rows: int, *, width: int) -> Floats:
+    """Return the positions, float32 (T, D); nothing is kept of a file that is too short for them."""
+    cursor.expect("positional_embedding rows", rows)
+    enough = rows * (8 + 4 * width) <= len(cursor.data) - cursor.at
+    positions_TD = np.empty((rows if enough else 0, width), dtype=np.float32)
+    for row in range(rows):
+        vector_D = _vector(cursor, f"positional_embedding[{row}]", length=width)
+        if enough:
+            positions_TD[row] = vector_D
+    return positions_TD
 
 
 def _norm(cursor: _Cursor, name: str, *, width: int) -> RustNorm:

@@ -2,6 +2,7 @@
 
 import re
 import struct
+import tracemalloc
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +118,20 @@ def test_hostile_lengths_take_no_memory(data: bytes) -> None:
     path = data[:49] + b"\x01" + struct.pack("<Q", 2**40) + data[50:]
     left = f"{len(path) - 58:,}"
     refused(path, f"x.bin, offset 58: the file ends after {left} bytes of config.model_path, expected {2**40:,}")
+
+
+def test_a_file_of_many_small_parts_takes_a_few_times_its_size() -> None:
+    rows = 50_000
+    sizes = struct.pack("<6Q", 1, 1, 1, 1, rows, 1)
+    embedding = struct.pack("<Qbfb", 1, 1, 1.0, 8)
+    hostile = sizes + b"\0\0" + embedding + struct.pack("<Q", rows) + struct.pack("<Qf", 1, 0.5) * rows
+    tracemalloc.start()
+    refused(hostile, f"x.bin, offset {len(hostile):,}: the file ends after 0 bytes of layers, expected 8")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * len(hostile)
+    layers = put(hostile, 8, struct.pack("<Q", 1025))
+    refused(layers, "x.bin, offset 8: config.num_layers is 1,025, expected 1 to 1,024")
 
 
 def test_foreign_files(data: bytes) -> None:
