@@ -43,15 +43,16 @@ class Registry:
     def add(self, path: Path, *, name: str = "") -> Entry:
         """Add a model file, a training's folder or an export, and return its entry.
 
-        The same content twice is one entry: the first stays as it is.
+        The same content twice is one entry: the first stays as it is, if it is still whole.
 
         Args:
             path: What to add.
             name: Its name for people; what it is, if left out.
 
         Raises:
-            ConfigError: If the name is no name.
-            DataError: If there is nothing to add, it is damaged, or it changes while it is read.
+            ConfigError: If the name is no name, or the content is there under another.
+            DataError: If there is nothing to add, it is damaged, or it changes while it is read; or if it is in the
+                registry, but damaged there.
             OSError: If the registry cannot be written.
 
         Guarantees:
@@ -61,7 +62,7 @@ class Registry:
         digests = {member: sha256_of(file) for member, file in sorted(content.paths.items())}
         folder = self.root / content_hash(digests, is_folder=content.form != "weights")
         if folder.exists():
-            return read_entry(folder)
+            return self._kept(read_entry(folder), name=name)
         entry = _entry_of(content, digests, name=name)
         try:
             _write(entry, content, folder)
@@ -69,6 +70,13 @@ class Registry:
             if folder.exists():  # somebody else added it meanwhile
                 return read_entry(folder)
             raise
+        return entry
+
+    def _kept(self, entry: Entry, *, name: str) -> Entry:
+        """Return an entry that is there, if it is whole and no other name is asked for."""
+        if name and name != entry.name:
+            raise ConfigError(f"name is {name!r}, expected {entry.name!r}: {self.root} holds this content under it")
+        self.check(entry)
         return entry
 
     def entries(self) -> list[Entry]:
@@ -118,6 +126,9 @@ class Registry:
             DataError: If a file is missing, changed, or not listed.
         """
         folder = self.root / entry.sha256
+        for path in sorted(folder.iterdir()):
+            if path.name not in {ENTRY_FILE, FILES} or path.is_symlink():
+                raise DataError(f"{path} is no part of an entry, expected {ENTRY_FILE} and the folder {FILES}")
         check_files(folder, entry)
         if content_hash(entry.files, is_folder=entry.form != "weights") != entry.sha256:
             raise DataError(f"{folder} lists files of another content, expected those of {entry.sha256}")

@@ -11,6 +11,7 @@ from nerv_fl.models.export.write import write_export
 from nerv_fl.models.presets import PRESETS
 from nerv_fl.models.weights import save_encoder
 from nerv_fl.registry import Registry
+from nerv_fl.registry.entry import Entry
 from nerv_fl.rng import torch_stream
 
 
@@ -45,3 +46,8 @@ def exported(training: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "store")
+
+
+@pytest.fixture
+def added(registry: Registry, training: Path) -> Entry:
+    return registry.add(training)

@@ -58,7 +58,7 @@ def test_the_same_content_twice_is_one_entry(registry: Registry, training: Path,
     first = registry.add(training, name="first")
     again = tmp_path / "elsewhere"
     shutil.copytree(training, again)
-    assert registry.add(again, name="second") == first
+    assert registry.add(again) == first
     assert registry.entries() == [first]
     (again / "training.log").write_text("another log")
     assert registry.add(again).sha256 != first.sha256
@@ -98,11 +98,6 @@ def test_a_name_that_is_none(registry: Registry, weights: Path, name: str) -> No
 
 
 # --- Damage -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def added(registry: Registry, training: Path) -> Entry:
-    return registry.add(training)
 
 
 def damaged(registry: Registry, entry: Entry, message: str) -> None:
@@ -262,37 +257,3 @@ def test_the_folder_is_the_one_given_or_the_environments_or_models(
     assert open_registry().root == tmp_path / "theirs"
     monkeypatch.delenv("NERV_FL_MODELS")
     assert open_registry().root == Path("models")
-
-
-def test_an_export_holds_what_its_manifest_lists_and_nothing_else(registry: Registry, exported: Path) -> None:
-    (exported / ".env").write_text("secret")
-    with pytest.raises(DataError, match=r"\.env is not listed, expected only the files of .*manifest\.json$"):
-        registry.add(exported)
-    (exported / ".env").unlink()
-    manifest = json.loads((exported / "manifest.json").read_text())
-    outside = exported.parent / "outside"
-    outside.write_text("not ours")
-    changed = {**manifest, "files": {**manifest["files"], "../outside": {"sha256": sha256(outside)}}}
-    (exported / "manifest.json").write_text(json.dumps(changed))
-    with pytest.raises(DataError, match=r"outside does not exist, expected a file of the export$"):
-        registry.add(exported)
-    (exported / "manifest.json").write_text(json.dumps({**manifest, "format": "weights"}))
-    with pytest.raises(
-        DataError, match=r"has format 'weights', expected one of: safetensors, onnx, torchscript, bincode$"
-    ):
-        registry.add(exported)
-    assert not registry.entries()
-
-
-def test_an_entry_of_another_version_is_named_and_stops_nothing(registry: Registry, added: Entry) -> None:
-    path = registry.root / added.sha256 / "entry.json"
-    facts = json.loads(path.read_text())
-    facts.pop("facts_sha256")
-    facts["later"] = 1
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    path.write_text(json.dumps({**facts, "facts_sha256": digest}))
-    (registry.root / ("a" * 64)).write_text("a file, no folder")
-    found = registry.damage()
-    assert len(found) == 2
-    assert "is of another version" in found[0] + found[1]
-    assert registry.holding("0" * 64) is None
