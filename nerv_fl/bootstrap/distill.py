@@ -25,6 +25,7 @@ from torch import Tensor, nn, optim
 from nerv_fl.arrays import FloatArray
 from nerv_fl.bootstrap.lessons import Lesson, Lessons
 from nerv_fl.bootstrap.race_scores import Answers, answers
+from nerv_fl.bootstrap.schedule import warm_cosine
 from nerv_fl.checks import in_range
 from nerv_fl.models.predictor import Predictor
 from nerv_fl.models.race_inputs import RaceInputs
@@ -151,7 +152,9 @@ class Distillation:
     def _descend(self, step: int) -> float:
         config = self._config
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * _share(step, config)
+            group["lr"] = warm_cosine(
+                step, peak=config.learning_rate, warmup_steps=config.warmup_steps, steps=config.steps
+            )
         self.optimizer.zero_grad()
         loss = lesson_loss(self.model, self._lessons.batch(step, num_shards=config.num_shards))
         value = float(loss.detach())
@@ -245,13 +248,6 @@ def calibrate(model: Predictor, found: list[Answers]) -> tuple[float, float, flo
 def copy_state(model: nn.Module) -> dict[str, Tensor]:
     """Return a copy of a model's weights, by name."""
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-
-
-def _share(step: int, config: DistillConfig) -> float:
-    if step <= config.warmup_steps:
-        return step / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def _log(chance: FloatArray) -> FloatArray:

@@ -10,7 +10,6 @@ Shapes: B windows, S judged steps, D metrics.
 """
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -21,6 +20,7 @@ from torch import Tensor, optim
 
 from nerv_fl.arrays import FloatArray
 from nerv_fl.bootstrap.forecast_data import FIRST, PoissonWindows, Windows
+from nerv_fl.bootstrap.schedule import warm_cosine
 from nerv_fl.checks import in_range
 from nerv_fl.client.privacy import Mechanism, PrivateOptimizer, epsilon_of, private_optimizer
 from nerv_fl.config import PrivacyConfig
@@ -81,10 +81,7 @@ class ForecastSettings:
 
     def rate(self, step: int) -> float:
         """Return the step size of a step, counted from 1: a linear rise, then half a cosine to 0."""
-        if step <= self.warmup_steps:
-            return self.learning_rate * step / self.warmup_steps
-        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+        return warm_cosine(step, peak=self.learning_rate, warmup_steps=self.warmup_steps, steps=self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,7 @@ def platt(logit: Scores, ahead: BoolArray) -> tuple[float, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """Of each tenth of the unit interval: windows whose probability lies there, their mean, and what came true."""
+    """Of each part of the unit interval: how many probabilities lie there, their mean, and what came true."""
 
     count: IntArray
     forecast: FloatArray
@@ -83,11 +83,11 @@ class Reliability:
         return float((self.count * np.abs(self.forecast - self.came_true)).sum() / self.count.sum())
 
 
-def reliability(probability: Scores, ahead: BoolArray) -> Reliability:
+def reliability(probability: Scores, ahead: BoolArray, *, bins: int = BINS) -> Reliability:
     """Group forecasts by their probability; an empty group is zero throughout."""
-    group = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
-    count = np.bincount(group, minlength=BINS)
-    sums = [np.bincount(group, weights=values, minlength=BINS) for values in (probability, ahead)]
+    group = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    count = np.bincount(group, minlength=bins)
+    sums = [np.bincount(group, weights=values, minlength=bins) for values in (probability, ahead)]
     forecast, came_true = (total / np.maximum(count, 1) for total in sums)
     return Reliability(count=count, forecast=forecast, came_true=came_true)
 

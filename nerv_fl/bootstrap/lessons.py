@@ -54,20 +54,29 @@ class Lessons:
         play_on: Plays races to their end.
         max_shards: Train shards used.
         cache: Where the chances are kept for a training that is resumed.
+        cache_key: All that they follow from besides the file and the seed, such as the number of continuations.
 
     Raises:
         DataError: If the file has no train shard, or a race without votes.
     """
 
     def __init__(
-        self, file: RaceFile, table_AD: FloatArray, *, seed: int, play_on: Continue, max_shards: int, cache: Path
+        self,
+        file: RaceFile,
+        table_AD: FloatArray,
+        *,
+        seed: int,
+        play_on: Continue,
+        max_shards: int,
+        cache: Path,
+        cache_key: str,
     ) -> None:
         self._file, self._table_AD, self._seed = file, table_AD, seed
         self.shards = file.shards_of("train")[:max_shards]
         if not len(self.shards):
             raise DataError(f"{file.path} has no train shard, expected at least one")
         self._votes = [self._draw_cuts(int(shard)) for shard in self.shards]
-        key = json.dumps([file.info.content_sha256, seed, self.shards.tolist()])
+        key = json.dumps([file.info.content_sha256, seed, self.shards.tolist(), cache_key])
         chances = _read(cache, key=key)
         if chances is None:
             chances = np.stack([found.astype(np.float32) for found in play_on(self.shards.tolist(), self._votes)])

@@ -8,7 +8,6 @@
 Shapes: P parameters.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -39,12 +38,13 @@ from nerv_fl.bootstrap.race_scores import Logits, RaceScores, answers, score
 from nerv_fl.bootstrap.training import moments, set_moments
 from nerv_fl.errors import CheckpointError, ConfigError, DataError
 from nerv_fl.files import write_atomically
-from nerv_fl.models.consensus import as_feed, open_onnx
+from nerv_fl.folders import sha256_of
+from nerv_fl.models.consensus import as_feed, longest_feed, open_onnx
 from nerv_fl.models.predictor import Predictor
 from nerv_fl.models.predictor_files import save_predictor, write_int8
 from nerv_fl.models.race_inputs import RaceInputs
 from nerv_fl.models.weights import read_table
-from nerv_fl.races import CUTS, MAX_EVENTS
+from nerv_fl.races import CUTS
 from nerv_fl.store.races import RaceFile
 from nerv_fl.threads import use_one_thread
 
@@ -127,10 +127,11 @@ def train_predictor(
             play_on=play_on,
             max_shards=config.max_shards,
             cache=out / "chances.resume",
+            cache_key=f"{config.rollouts} continuations",
         )
         ask = partial(ask_heldout, file=file, shards=held, table_AD=tables[0])
         run = Distillation(config, lessons, heldout=lambda model, step: heldout_losses(ask(model), step))
-        facts = {**asdict(config), "data": file.info.content_sha256, "encoder": _sha256(encoder)}
+        facts = {**asdict(config), "data": file.info.content_sha256, "encoder": sha256_of(encoder)}
         _train(run, out / "predictor.resume", begun=facts, resume=resume, steps=config.steps, told=told)
         seconds = time.monotonic() - began
         if run.standing.best is None:
@@ -252,18 +253,10 @@ def _restore(run: Distillation, checkpoint: Path, *, begun: Mapping[str, Any]) -
 
 def _p95_ms(path: Path) -> float:
     """Measure the 95th percentile of the time of one race of 512 events."""
-    run = open_onnx(path)
-    shapes = ((1, 4, 5), (1, 4, 512), (1, 4, 512))
-    rest: list[Any] = [np.zeros(shape, dtype=np.float32) for shape in shapes]
-    feed = dict(zip(("tokens", "headers", "deltas", "past"), [np.ones((1, MAX_EVENTS), np.int64), *rest], strict=True))
+    run, feed = open_onnx(path), longest_feed()
     times: list[float] = []
     for _ in range(TRIALS):
         began = time.perf_counter()
         run(feed)
         times.append(1e3 * (time.perf_counter() - began))
     return float(np.percentile(times, 95))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

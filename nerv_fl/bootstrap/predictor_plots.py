@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from nerv_fl.arrays import BoolArray, FloatArray, IntArray
 from nerv_fl.bootstrap.distill import Heldout
 from nerv_fl.bootstrap.figures import COLOURS, INK, new_figure, write_png
+from nerv_fl.bootstrap.forecast_measures import reliability
 from nerv_fl.bootstrap.race_scores import Answers
 from nerv_fl.races import NO_OUTCOME
 
-GROUPS: Final = 10
 MIN_GROUP: Final = 20
 DARK: Final = 0.5
 
@@ -71,12 +71,9 @@ def _reliability(found: Mapping[float, Answers]) -> Figure:
 
 def _line(axes: Axes, chance: FloatArray, came_true: BoolArray, *, label: str, colour: str) -> None:
     """Draw the groups that hold enough to say something."""
-    place = np.minimum((chance * GROUPS).astype(np.int64), GROUPS - 1)
-    count = np.bincount(place, minlength=GROUPS)
-    some = count >= MIN_GROUP
-    stated = np.bincount(place, weights=chance, minlength=GROUPS)[some] / count[some]
-    true = np.bincount(place, weights=came_true, minlength=GROUPS)[some] / count[some]
-    axes.plot(stated, true, marker="o", markersize=4, color=colour, label=label)
+    groups = reliability(chance, came_true)
+    some = groups.count >= MIN_GROUP
+    axes.plot(groups.forecast[some], groups.came_true[some], marker="o", markersize=4, color=colour, label=label)
 
 
 def _confusion(half: Answers) -> Figure:

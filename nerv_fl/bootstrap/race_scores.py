@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nerv_fl.arrays import BoolArray, FloatArray, IntArray
+from nerv_fl.bootstrap.forecast_measures import reliability
 from nerv_fl.errors import DataError
 from nerv_fl.models.race_inputs import RaceInputs, event_stops, make_inputs
 from nerv_fl.races import MAX_CANDIDATES, standing, votes_at
@@ -20,6 +21,7 @@ from nerv_fl.store.races import RaceFile
 
 CONFIDENT: Final = 0.85
 BINS: Final = 15
+"""Groups of the calibration error. Source: Guo et al. 2017, On calibration of modern neural networks, equation 3."""
 
 Logits = Callable[[RaceInputs], tuple[Tensor, Tensor]]
 """Returns the logits of validity [B, C] and of the outcome [B, O]."""
@@ -108,20 +110,6 @@ def answers(file: RaceFile, shards: Sequence[int], *, cut: float, table_AD: Floa
     return Answers(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
-def calibration_error(chance: FloatArray, right: BoolArray) -> float:
-    """Return the expected calibration error: mean |frequency - confidence| over 15 equal bins, by their sizes.
-
-    Source: Guo et al. 2017, On calibration of modern neural networks, equation 3.
-
-    >>> calibration_error(np.array([0.9, 0.9, 0.9, 0.9]), np.array([True, True, True, False]))
-    0.15
-    """
-    place = np.minimum((chance * BINS).astype(np.int64), BINS - 1)
-    count = np.bincount(place, minlength=BINS)
-    gap = np.bincount(place, weights=right - chance, minlength=BINS)
-    return round(float(np.abs(gap).sum() / count.sum()), 12)
-
-
 def score(cut: float, found: Answers) -> RaceScores:
     """Score the answers of a predictor at one cut.
 
@@ -154,8 +142,8 @@ def score(cut: float, found: Answers) -> RaceScores:
         validity=float((valid == found.truth_N).mean()),
         balanced=float(0.5 * (valid[found.truth_N].mean() + (~valid[~found.truth_N]).mean())),
         always_valid=float(found.truth_N.mean()),
-        calibration=calibration_error(confidence, right),
-        calibration_valid=calibration_error(sure, valid == found.truth_N),
+        calibration=reliability(confidence, right, bins=BINS).error,
+        calibration_valid=reliability(sure, valid == found.truth_N, bins=BINS).error,
         delta_error=float(np.nanmean(found.error_B)),
     )
 

@@ -111,7 +111,7 @@ def open_onnx(path: Path) -> Run:
         found: list[npt.NDArray[np.float32]] = session.run(list(OUTPUTS), dict(feed))
         return found
 
-    answers = run(_trial())
+    answers = run(longest_feed())
     shapes = [tuple(part.shape) for part in answers]
     expected = [(1, MAX_CANDIDATES), (1, NO_OUTCOME + 1), (1, DELTA_WIDTH)]
     if shapes != expected:
@@ -127,7 +127,8 @@ def as_feed(inputs: RaceInputs) -> dict[str, npt.NDArray[Any]]:
     return {name: tensor.numpy() for name, tensor in zip(INPUTS, tensors, strict=True)}
 
 
-def _trial() -> dict[str, npt.NDArray[Any]]:
+def longest_feed() -> dict[str, npt.NDArray[Any]]:
+    """Return a race of 512 events, all proposals, as arrays by the names they have in ONNX."""
     shapes = ((MAX_CANDIDATES, len(HEADER)), (MAX_CANDIDATES, DELTA_WIDTH), (PAST, DELTA_WIDTH))
     rest = [np.zeros((1, *shape), dtype=np.float32) for shape in shapes]
     return dict(zip(INPUTS, [np.zeros((1, MAX_EVENTS), dtype=np.int64), *rest], strict=True))

@@ -115,3 +115,8 @@ def test_leads_count_from_the_first_alarm() -> None:
 def test_false_alarms_by_hand(*, alarm: str, ahead: str, expected: int) -> None:
     """Alarms with at most 10 quiet minutes between them are one, and one true minute makes it true."""
     assert count_false_alarms(minutes(alarm)[0], minutes(ahead)[0]) == expected
+
+
+def test_calibration_error_by_hand_in_fifteen_groups() -> None:
+    chance, right = np.array([0.95, 0.95, 0.55, 0.55]), np.array([True, True, True, False])
+    assert reliability(chance, right, bins=15).error == pytest.approx((2 * 0.05 + 2 * 0.05) / 4)

@@ -55,13 +55,27 @@ def test_lessons_are_races_cut_off_and_the_chances_from_there(races: Path, tmp_p
             yield np.repeat(cuts[:, :, None].astype(np.float64), 5, axis=2)
 
     with RaceFile(races) as file:
-        lessons = Lessons(file, vectors, seed=1, play_on=tell_votes, max_shards=3, cache=tmp_path / "chances")
+        lessons = Lessons(
+            file, vectors, seed=1, play_on=tell_votes, max_shards=3, cache=tmp_path / "chances", cache_key="1"
+        )
         found, again = lessons.batch(5, num_shards=2), lessons.batch(5, num_shards=2)
         kept = Lessons(
-            file, vectors, seed=1, play_on=play_on(races, rollouts=1), max_shards=3, cache=tmp_path / "chances"
+            file,
+            vectors,
+            seed=1,
+            play_on=play_on(races, rollouts=1),
+            max_shards=3,
+            cache=tmp_path / "chances",
+            cache_key="1",
         )
         other = Lessons(
-            file, vectors, seed=2, play_on=play_on(races, rollouts=1), max_shards=3, cache=tmp_path / "chances"
+            file,
+            vectors,
+            seed=2,
+            play_on=play_on(races, rollouts=1),
+            max_shards=3,
+            cache=tmp_path / "chances",
+            cache_key="1",
         )
     assert found.inputs.num_races == 2 * SHAPE.races
     seen = ((found.inputs.tokens_BL >> 12) == VOTE).sum(dim=1)
@@ -70,6 +84,17 @@ def test_lessons_are_races_cut_off_and_the_chances_from_there(races: Path, tmp_p
     assert torch.equal(found.inputs.tokens_BL, again.inputs.tokens_BL)
     assert torch.equal(kept.batch(5, num_shards=2).chances_BO, found.chances_BO)
     assert other.batch(5, num_shards=2).chances_BO.max() <= 1.0
+    with RaceFile(races) as file:
+        again_drawn = Lessons(
+            file,
+            vectors,
+            seed=2,
+            play_on=tell_votes,
+            max_shards=3,
+            cache=tmp_path / "chances",
+            cache_key="other continuations",
+        )
+        assert again_drawn.batch(5, num_shards=2).chances_BO.max() > 1.0
 
 
 def test_races_that_differ_from_their_simulation_are_not_played_on(races: Path, tmp_path: Path) -> None:
@@ -173,7 +198,13 @@ def test_nan_stops_the_training_and_keeps_the_best(races: Path, tmp_path: Path) 
     vectors = stream(1, "table").standard_normal((64, 8))
     with RaceFile(races) as file:
         lessons = BrokenLessons(
-            file, vectors, seed=1, play_on=play_on(races, rollouts=1), max_shards=2, cache=tmp_path / "chances"
+            file,
+            vectors,
+            seed=1,
+            play_on=play_on(races, rollouts=1),
+            max_shards=2,
+            cache=tmp_path / "chances",
+            cache_key="1",
         )
         run = Distillation(
             CONFIG,
@@ -192,7 +223,13 @@ def test_a_held_out_loss_that_is_no_number_is_never_the_best(races: Path, tmp_pa
     vectors = stream(1, "table").standard_normal((64, 8))
     with RaceFile(races) as file:
         lessons = Lessons(
-            file, vectors, seed=1, play_on=play_on(races, rollouts=1), max_shards=2, cache=tmp_path / "chances"
+            file,
+            vectors,
+            seed=1,
+            play_on=play_on(races, rollouts=1),
+            max_shards=2,
+            cache=tmp_path / "chances",
+            cache_key="1",
         )
         run = Distillation(CONFIG, lessons, heldout=lambda _, step: Heldout(step=step, outcome=float("nan"), valid=0.0))
         while not run.is_over:
@@ -207,7 +244,13 @@ def test_patience_ends_a_training_that_gets_no_better(races: Path, tmp_path: Pat
     vectors = stream(1, "table").standard_normal((64, 8))
     with RaceFile(races) as file:
         lessons = Lessons(
-            file, vectors, seed=1, play_on=play_on(races, rollouts=1), max_shards=2, cache=tmp_path / "chances"
+            file,
+            vectors,
+            seed=1,
+            play_on=play_on(races, rollouts=1),
+            max_shards=2,
+            cache=tmp_path / "chances",
+            cache_key="1",
         )
         config = replace(CONFIG, steps=9, evaluate_every=1, patience=2)
         run = Distillation(config, lessons, heldout=lambda _, step: Heldout(step=step, outcome=1.0, valid=0.0))

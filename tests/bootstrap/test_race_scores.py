@@ -7,7 +7,7 @@ from torch import Tensor
 
 from datagen.consensus.generate import RaceShape, generate_races
 from nerv_fl.arrays import FloatArray
-from nerv_fl.bootstrap.race_scores import Logits, RaceScores, answers, calibration_error, score
+from nerv_fl.bootstrap.race_scores import Logits, RaceScores, answers, score
 from nerv_fl.models.race_inputs import RaceInputs
 from nerv_fl.races import CUTS, NO_OUTCOME
 from nerv_fl.rng import stream
@@ -80,8 +80,3 @@ def test_with_all_votes_the_rule_mends_any_model(file: RaceFile, vectors: FloatA
     assert scores[-1].with_rule == 1.0
     assert scores[-1].agreement < 0.1
     assert scores[0].balanced == 0.5
-
-
-def test_calibration_is_measured_by_bins() -> None:
-    chance, right = np.array([0.95, 0.95, 0.55, 0.55]), np.array([True, True, True, False])
-    assert calibration_error(chance, right) == pytest.approx((2 * 0.05 + 2 * 0.05) / 4)

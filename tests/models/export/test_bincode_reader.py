@@ -105,7 +105,7 @@ def test_truncated_file(data: bytes) -> None:
     refused(data[:-1], f"x.bin, offset {TINY_BYTES - 32:,}: the file ends after 31 bytes of weight_hash, expected 32")
 
 
-def test_hostile_lengths_take_no_memory(data: bytes) -> None:
+def test_hostile_lengths_are_refused(data: bytes) -> None:
     largest = struct.pack("<Q", 2**64 - 1)
     huge = f"{2**64 - 1:,}"
     refused(put(data, 40, largest), f"x.bin, offset 40: config.vocab_size is {huge}, expected 1 to 1,048,576")
