@@ -14,7 +14,6 @@ import onnx
 import onnxruntime
 import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidProtobuf, NoSuchFile
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from nerv_fl.errors import CheckpointError, DataError
@@ -23,8 +22,11 @@ from nerv_fl.models.export.torchscript import script_bytes
 from nerv_fl.models.forecaster import METRICS, WINDOW, Forecaster, LoadScale
 from nerv_fl.models.older_exporters import write_traced_onnx
 from nerv_fl.models.quantize import quantize_onnx
+from nerv_fl.models.tensor_files import read_facts, read_tensors, require_tensors
 
 KIND: Final = "shard-load-forecaster"
+MAX_WIDTH: Final = 1024
+"""What a file may ask for: a model is built before its tensors are compared."""
 INPUT: Final = "metrics"
 OUTPUTS: Final = ("next_metrics", "overload")
 INPUT_SHAPE: Final = ["B", WINDOW, METRICS]
@@ -46,25 +48,19 @@ def load_forecaster(path: Path) -> tuple[Forecaster, dict[str, object]]:
     Raises:
         CheckpointError: If the file is missing, damaged, no forecaster, or holds numbers that are not finite.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    header, tensors = read_tensors(path)
     if KIND not in header:
         raise CheckpointError(f"{path} has the header {sorted(header)}, expected {KIND!r}")
-    about = json.loads(header[KIND])
-    model = Forecaster(LoadScale.unit(), width=about["width"])
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if found.get(name) != expected.get(name):
-            raise CheckpointError(f"{path} holds {name} of shape {found.get(name)}, expected {expected.get(name)}")
-        if not bool(torch.isfinite(tensors[name]).all()):
-            raise CheckpointError(f"{path} holds NaN or infinite numbers in {name}, expected finite ones")
+    about = read_facts(path, header[KIND])
+    width, facts = about.get("width"), about.get("facts")
+    if not isinstance(width, int) or not 1 <= width <= MAX_WIDTH:
+        raise CheckpointError(f"{path} names the width {width!r}, expected 1 to {MAX_WIDTH}")
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{path} holds facts that are a {type(facts).__name__}, expected an object")
+    model = Forecaster(LoadScale.unit(), width=width)
+    require_tensors(path, tensors, model.state_dict(), what="forecaster")
     model.load_state_dict(tensors)
-    return model.eval(), about["facts"]
+    return model.eval(), facts
 
 
 def export_onnx(model: Forecaster, path: Path) -> int:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from nerv_fl.errors import CheckpointError
@@ -23,7 +22,7 @@ from nerv_fl.models.older_exporters import write_traced_onnx
 from nerv_fl.models.predictor import Predictor
 from nerv_fl.models.quantize import quantize_onnx
 from nerv_fl.models.race_inputs import DELTA_WIDTH, HEADER
-from nerv_fl.models.weights import with_sorted_header
+from nerv_fl.models.tensor_files import read_facts, read_tensors, require_tensors, with_sorted_header
 from nerv_fl.races import MAX_CANDIDATES, PAST
 
 KIND: Final = "consensus predictor"
@@ -44,25 +43,13 @@ def load_predictor(path: Path) -> tuple[Predictor, dict[str, object]]:
     Raises:
         CheckpointError: If the file is missing, damaged, or holds another model.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    header, tensors = read_tensors(path)
     if header.get("kind") != KIND:
         raise CheckpointError(f"{path} holds kind {header.get('kind')!r}, expected {KIND!r}")
     model = Predictor()
-    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if found.get(name) != expected.get(name):
-            raise CheckpointError(f"{path} holds {name} of shape {found.get(name)}, expected {expected.get(name)}")
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-        raise CheckpointError(f"{path} holds NaN or infinite weights, expected finite numbers")
+    require_tensors(path, tensors, dict(model.named_parameters()), what="predictor")
     model.load_state_dict(tensors)
-    facts: dict[str, object] = json.loads(header.get("facts", "{}"))
-    return model, facts
+    return model, read_facts(path, header.get("facts", "{}"))
 
 
 def write_onnx(model: Predictor, path: Path) -> int:

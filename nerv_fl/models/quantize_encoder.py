@@ -21,7 +21,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
@@ -30,7 +29,7 @@ from nerv_fl.errors import CheckpointError, DataError
 from nerv_fl.files import write_atomically
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.homomorphism import FRACTION_BITS, integer_table
-from nerv_fl.models.weights import with_sorted_header
+from nerv_fl.models.tensor_files import read_tensors, require_tensors, with_sorted_header
 
 FORMAT: Final = "nerv-fl int8 encoder 1"
 SMALLEST: Final = 1e-36
@@ -75,7 +74,7 @@ class QuantizedEncoder:
         """Give an encoder the weights that int8 stands for.
 
         Raises:
-            CheckpointError: If it has another preset or read-out.
+            CheckpointError: If it has another preset or read-out, or not the tensors of one.
         """
         for name, found, expected in (
             ("preset", self.preset, encoder.preset.name),
@@ -83,10 +82,13 @@ class QuantizedEncoder:
         ):
             if found != expected:
                 raise CheckpointError(f"the int8 encoder holds {name} {found!r}, expected {expected!r}")
-        values = {name: item.dequantized() for name, item in self.matrices.items()} | dict(self.others)
+        arrays = {name: item.dequantized() for name, item in self.matrices.items()} | dict(self.others)
+        values = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        parameters = dict(encoder.named_parameters())
+        require_tensors("the int8 encoder", values, parameters, what="encoder")
         with torch.no_grad():
-            for name, parameter in encoder.named_parameters():
-                parameter.copy_(torch.from_numpy(values[name]))
+            for name, parameter in parameters.items():
+                parameter.copy_(values[name])
 
 
 def quantize_tensor(weights: npt.NDArray[np.float32]) -> QuantizedTensor:
@@ -117,7 +119,7 @@ def quantize_encoder(encoder: Encoder) -> QuantizedEncoder:
         DataError: If a weight is not finite.
     """
     arrays = {name: _array(parameter) for name, parameter in encoder.named_parameters()}
-    matrices = {name for name, array in arrays.items() if array.ndim == 2 and not name.startswith("positions.")}  # noqa: PLR2004
+    matrices = {name for name, parameter in encoder.named_parameters() if _is_matrix(name, parameter)}
     return QuantizedEncoder(
         preset=encoder.preset.name,
         readout=encoder.readout,
@@ -152,23 +154,39 @@ def load_int8(path: Path) -> QuantizedEncoder:
     Raises:
         CheckpointError: If the file is missing, truncated or foreign.
     """
-    try:
-        with safe_open(path, framework="np") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    header, tensors = read_tensors(path)
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} holds format {header.get('format')!r}, expected {FORMAT!r}")
-    scales = {name.removesuffix(SCALE): float(array[0]) for name, array in tensors.items() if name.endswith(SCALE)}
+    for name in ("preset", "readout"):
+        if name not in header:
+            raise CheckpointError(f"{path} names no {name}, expected an int8 encoder")
+    scales = {name.removesuffix(SCALE): item for name, item in tensors.items() if name.endswith(SCALE)}
+    matrices = {name: tensors.pop(name, torch.empty(0)) for name in scales}
+    for name, scale in scales.items():
+        del tensors[name + SCALE]
+        _require_matrix(path, name, values=matrices[name], scale=scale)
+    require_tensors(path, tensors, {name: item.float() for name, item in tensors.items()}, what="int8 encoder")
     return QuantizedEncoder(
         preset=header["preset"],
         readout=header["readout"],
         matrices={
-            name: QuantizedTensor(values=tensors[name], scale=np.float32(scale)) for name, scale in scales.items()
+            name: QuantizedTensor(values=matrices[name].numpy(), scale=np.float32(scale))
+            for name, scale in scales.items()
         },
-        others={name: array for name, array in tensors.items() if name not in scales and not name.endswith(SCALE)},
+        others={name: _array(item) for name, item in tensors.items()},
     )
+
+
+def _require_matrix(path: Path, name: str, *, values: Tensor, scale: Tensor) -> None:
+    if values.dtype != torch.int8:
+        raise CheckpointError(f"{path} holds {name} as {values.dtype}, expected {torch.int8}: it has a scale")
+    if scale.numel() != 1 or not bool(torch.isfinite(scale).all()) or float(scale) <= 0:
+        raise CheckpointError(f"{path} holds scale {scale.tolist()} of {name}, expected one finite number above 0")
+
+
+def _is_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether a parameter is stored in int8: embedding and linear weights, not positions."""
+    return parameter.ndim == 2 and not name.startswith("positions.")  # noqa: PLR2004
 
 
 def fixed_point_table(encoder: Encoder) -> IntArray:

@@ -93,7 +93,10 @@ HEADER = {"shard-load-forecaster": json.dumps({"width": WIDTH, "facts": {}})}
         ({"preset": "small"}, {}, "has the header ['preset'], expected 'shard-load-forecaster'"),
         ({}, {}, "has the header [], expected 'shard-load-forecaster'"),
         (HEADER, {"mean": torch.zeros(10)}, "holds mean of shape (10,), expected (11,)"),
-        (HEADER, {"more": torch.zeros(1)}, "holds more of shape (1,), expected None"),
+        (HEADER, {"more": torch.zeros(1)}, "holds an unknown tensor more, expected the 20 of the forecaster"),
+        (HEADER, {"std": torch.ones(11).double()}, "holds std as torch.float64, expected torch.float32"),
+        ({"shard-load-forecaster": '{"width": 300000, "facts": {}}'}, {}, "names the width 300000, expected 1 to 1024"),
+        ({"shard-load-forecaster": '{"width": 8}'}, {}, "holds facts that are a NoneType, expected an object"),
         (HEADER, {"std": torch.full((11,), np.nan)}, "holds NaN or infinite numbers in std, expected finite ones"),
     ],
 )

@@ -42,14 +42,14 @@ def test_foreign_weights_are_refused(model: Predictor, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"holds kind None, expected 'consensus predictor'$"):
         load_predictor(path)
     save_file({"a": torch.zeros(1)}, path, metadata={"kind": "consensus predictor"})
-    with pytest.raises(CheckpointError, match=r"holds a of shape \(1,\), expected None$"):
+    with pytest.raises(CheckpointError, match=r"holds an unknown tensor a, expected the \d+ of the predictor$"):
         load_predictor(path)
     broken = Predictor()
     broken.reset_parameters(torch_stream(1, "weights"))
     with torch.no_grad():
         broken.valid.bias.fill_(float("nan"))
     save_predictor(path, broken, facts={})
-    with pytest.raises(CheckpointError, match=r"holds NaN or infinite weights, expected finite numbers$"):
+    with pytest.raises(CheckpointError, match=r"holds NaN or infinite numbers in valid\.bias, expected finite ones$"):
         load_predictor(path)
 
 

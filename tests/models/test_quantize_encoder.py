@@ -1,6 +1,7 @@
 """int8 by the protocol's rule, and the 32.16 table that loses nothing."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from nerv_fl.errors import CheckpointError, DataError
 from nerv_fl.models.encoder import Encoder
@@ -165,6 +168,49 @@ def test_foreign_and_truncated_files_are_refused(tmp_path: Path) -> None:
     message = f"{path} holds format 'nerv-fl int8 encoder 2', expected 'nerv-fl int8 encoder 1'"
     with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
         load_int8(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "embedding.weight.scale",
+            torch.tensor([torch.nan]),
+            "scale [nan] of embedding.weight, expected one finite number",
+        ),
+        (
+            "embedding.weight.scale",
+            torch.zeros(1),
+            "scale [0.0] of embedding.weight, expected one finite number above 0",
+        ),
+        (
+            "embedding.weight",
+            torch.zeros(3, 3),
+            "embedding.weight as torch.float32, expected torch.int8: it has a scale",
+        ),
+        ("more.scale", torch.ones(1), "more as torch.float32, expected torch.int8: it has a scale"),
+        ("norm.weight", torch.full((8,), torch.inf), "NaN or infinite numbers in norm.weight, expected finite ones"),
+    ],
+)
+def test_tensors_that_are_no_int8_encoders_are_refused(
+    tmp_path: Path, name: str, value: torch.Tensor, message: str
+) -> None:
+    path = tmp_path / "int8.safetensors"
+    save_int8(path, quantize_encoder(make_encoder()), facts={})
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    save_file(load_file(path) | {name: value}, path, metadata=header)
+    with pytest.raises(CheckpointError, match=f"^{re.escape(f'{path} holds {message}')}"):
+        load_int8(path)
+
+
+def test_tensors_of_another_shape_are_not_spread_over_the_encoder() -> None:
+    quantized = quantize_encoder(make_encoder())
+    wrong = replace(quantized, others={**quantized.others, "norm.weight": np.ones(1, dtype=np.float32)})
+    with pytest.raises(
+        CheckpointError, match=r"^the int8 encoder holds norm\.weight of shape \(1,\), expected \(8,\)$"
+    ):
+        wrong.apply_to(make_encoder())
 
 
 # --- The table --------------------------------------------------------------------------------------------------------

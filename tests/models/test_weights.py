@@ -120,7 +120,7 @@ def test_weights_that_are_not_finite(path: Path, other: Encoder, value: float) -
     tensors = load_file(path)
     tensors["norm.weight"][3] = value
     save_file(tensors, path, metadata=HEADER)
-    refused(path, other, f"{path} holds NaN or infinite weights, expected finite numbers")
+    refused(path, other, f"{path} holds NaN or infinite numbers in norm.weight, expected finite ones")
 
 
 def test_hash_is_that_of_little_endian_float32() -> None:

@@ -210,7 +210,9 @@ def test_a_run_is_exported_first(registry: Registry, tmp_path: Path) -> None:
 def test_a_damaged_model_is_refused(registry: Registry, weights: Path) -> None:
     data = weights.read_bytes()
     weights.write_bytes(data[:-4] + b"\x00\x00\xc0\x7f")
-    with pytest.raises(CheckpointError, match=r"holds NaN or infinite weights, expected finite numbers$"):
+    with pytest.raises(
+        CheckpointError, match=r"holds NaN or infinite numbers in positions\.weight, expected finite ones$"
+    ):
         registry.add(weights)
 
 

@@ -13,7 +13,8 @@ from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.export.source import Source
 from nerv_fl.models.homomorphism import FRACTION_BITS
 from nerv_fl.models.quantize_encoder import fixed_point_table, quantize_encoder, save_int8
-from nerv_fl.models.weights import save_encoder, with_sorted_header
+from nerv_fl.models.tensor_files import with_sorted_header
+from nerv_fl.models.weights import save_encoder
 
 
 def write_tensors(source: Source, folder: Path) -> tuple[str, ...]:
