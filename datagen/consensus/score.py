@@ -18,8 +18,8 @@ from nerv_fl.arrays import BoolArray, FloatArray, IntArray
 from nerv_fl.checks import in_range
 from nerv_fl.errors import DataError
 from nerv_fl.models.predictor import race_facts
-from nerv_fl.models.race_inputs import event_stops, make_inputs
-from nerv_fl.races import CUTS, DISPUTED, MAX_CANDIDATES, Standing, standing, votes_at
+from nerv_fl.models.race_inputs import make_inputs, standings
+from nerv_fl.races import CUTS, DISPUTED, MAX_CANDIDATES, Standing, votes_at
 from nerv_fl.store.race_schema import RaceBlock
 from nerv_fl.store.races import RaceFile
 
@@ -183,11 +183,7 @@ def _sample(block: RaceBlock, *, cut: float, table_AD: FloatArray | None, oracle
         inputs, _ = make_inputs(block, table_AD, votes=votes)
         found = race_facts(inputs.tokens_BL, inputs.headers_BCH, inputs.deltas_BCD, inputs.past_BPD)
         facts = found[:, :, BATCHES_FIRST:].numpy().astype(np.float64)
-    stops, offset, first = event_stops(block, votes), block.event_offset(), block.candidate_offset()
-    counts = [
-        standing(block.token[offset[race] : offset[race] + stops[race]], block.weight[race])
-        for race in range(block.num_races)
-    ]
+    first, counts = block.candidate_offset(), standings(block, votes)
     rows = np.concatenate([first[race] + np.arange(count.published) for race, count in enumerate(counts)])
     published = np.array([count.published for count in counts])
     slot = rows - np.repeat(first[:-1], published)

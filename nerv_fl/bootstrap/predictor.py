@@ -18,14 +18,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from nerv_fl.bootstrap.distill import (
     Distillation,
     DistillConfig,
-    Heldout,
     Progress,
     apply,
     ask_heldout,
@@ -33,10 +30,10 @@ from nerv_fl.bootstrap.distill import (
     heldout_losses,
 )
 from nerv_fl.bootstrap.lessons import Continue, Lessons
+from nerv_fl.bootstrap.predictor_checkpoint import restore, snapshot
 from nerv_fl.bootstrap.predictor_plots import plot_predictor
 from nerv_fl.bootstrap.race_scores import Logits, RaceScores, answers, score
-from nerv_fl.bootstrap.training import moments, set_moments
-from nerv_fl.errors import CheckpointError, ConfigError, DataError
+from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.files import write_atomically
 from nerv_fl.folders import sha256_of
 from nerv_fl.models.consensus import as_feed, longest_feed, open_onnx
@@ -48,6 +45,11 @@ from nerv_fl.races import CUTS
 from nerv_fl.store.races import RaceFile
 from nerv_fl.threads import use_one_thread
 
+WEIGHTS: Final = "predictor.safetensors"
+INT8: Final = "predictor.int8.onnx"
+METRICS: Final = "metrics.json"
+CHECKPOINT: Final = "predictor.resume"
+CHANCES: Final = "chances.resume"
 CHECKPOINT_EVERY: Final = 100
 TRIALS: Final = 200
 Told = Callable[[int, int, float], None]
@@ -115,52 +117,64 @@ def train_predictor(
     """
     use_one_thread()
     out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
     with RaceFile(races) as file, RaceFile(test or races) as unseen:
         held, asked = _choose(file, unseen)
-        held, asked = held[: config.heldout_shards], asked[:max_test_shards]
         tables = [read_table(encoder, num_accounts=of.info.accounts) for of in (file, unseen)]
-        began = time.monotonic()
         lessons = Lessons(
             file,
             tables[0],
             seed=config.seed,
             play_on=play_on,
             max_shards=config.max_shards,
-            cache=out / "chances.resume",
+            cache=out / CHANCES,
             cache_key=f"{config.rollouts} continuations",
         )
-        ask = partial(ask_heldout, file=file, shards=held, table_AD=tables[0])
+        ask = partial(ask_heldout, file=file, shards=held[: config.heldout_shards], table_AD=tables[0])
         run = Distillation(config, lessons, heldout=lambda model, step: heldout_losses(ask(model), step))
         facts = {**asdict(config), "data": file.info.content_sha256, "encoder": sha256_of(encoder)}
-        _train(run, out / "predictor.resume", begun=facts, resume=resume, steps=config.steps, told=told)
-        seconds = time.monotonic() - began
+        _train(run, out / CHECKPOINT, begun=facts, resume=resume, steps=config.steps, told=told)
         if run.standing.best is None:
             raise ConfigError(f"no evaluation was finite: {run.standing.stopped}")
-        (out / "metrics.json").unlink(missing_ok=True)  # written last: it never stands beside other weights
+        seconds = time.monotonic() - began
         run.model.load_state_dict(run.best)
         scales = calibrate(run.model, ask(run.model))
-        save_predictor(out / "predictor.safetensors", run.model, facts=facts)
-        size = write_int8(run.model, out / "predictor.int8.onnx")
-        examine = partial(answers, unseen, asked, table_AD=tables[1])
-        found = {cut: examine(cut=cut, logits=of_onnx(out / "predictor.int8.onnx")) for cut in CUTS}
-        plot_predictor(out, curve=run.standing.curve, found=found)
-        result = PredictorResult(
-            folder=out,
-            standing=run.standing,
-            scales=scales,
-            float32=tuple(score(cut, examine(cut=cut, logits=_of_model(run.model))) for cut in CUTS),
-            int8=tuple(score(cut, part) for cut, part in found.items()),
-            int8_bytes=size,
-            p95_ms=_p95_ms(out / "predictor.int8.onnx"),
-            seconds=seconds,
-            test=unseen.info.content_sha256,
+        size = _save(run.model, out, facts=facts)
+        examine = partial(answers, unseen, asked[:max_test_shards], table_AD=tables[1])
+        exact, found = (
+            {cut: examine(cut=cut, logits=logits) for cut in CUTS}
+            for logits in (_of_model(run.model), of_onnx(out / INT8))
         )
+    plot_predictor(out, curve=run.standing.curve, found=found)
+    result = PredictorResult(
+        folder=out,
+        standing=run.standing,
+        scales=scales,
+        float32=tuple(score(cut, part) for cut, part in exact.items()),
+        int8=tuple(score(cut, part) for cut, part in found.items()),
+        int8_bytes=size,
+        p95_ms=_p95_ms(out / INT8),
+        seconds=seconds,
+        test=unseen.info.content_sha256,
+    )
+    _write_results(result, facts=facts)
+    return result
+
+
+def _save(model: Predictor, out: Path, *, facts: dict[str, Any]) -> int:
+    """Write the weights and the int8 file, and return the latter's size; old measures go first."""
+    (out / METRICS).unlink(missing_ok=True)
+    save_predictor(out / WEIGHTS, model, facts=facts)
+    return write_int8(model, out / INT8)
+
+
+def _write_results(result: PredictorResult, *, facts: dict[str, Any]) -> None:
+    """Write the measures, and remove what only a resume would need."""
     report = {**asdict(result), "settings": facts}
     del report["folder"]  # it may be moved
-    write_atomically(out / "metrics.json", json.dumps(report, indent=1).encode())
-    for name in ("predictor.resume", "chances.resume"):
-        (out / name).unlink(missing_ok=True)
-    return result
+    write_atomically(result.folder / METRICS, json.dumps(report, indent=1).encode())
+    for name in (CHECKPOINT, CHANCES):
+        (result.folder / name).unlink(missing_ok=True)
 
 
 def _choose(file: RaceFile, unseen: RaceFile) -> tuple[list[int], list[int]]:
@@ -206,49 +220,14 @@ def _train(
     told: Told | None,
 ) -> None:
     if resume:
-        if not checkpoint.exists():
-            raise CheckpointError(f"{checkpoint} does not exist, expected the checkpoint of a training to resume")
-        _restore(run, checkpoint, begun=begun)
+        restore(run, checkpoint, begun=begun)
     while not run.is_over:
         curve = len(run.standing.curve)
         standing = run.advance()
         if told is not None and len(standing.curve) > curve and standing.best is not None:
             told(standing.step, steps, standing.best.loss)
         if standing.step % CHECKPOINT_EVERY == 0 or run.is_over:
-            write_atomically(checkpoint, _snapshot(run, begun=begun))
-
-
-def _snapshot(run: Distillation, *, begun: Mapping[str, Any]) -> bytes:
-    adam_steps, first_P, second_P = moments(run.optimizer)
-    now = {f"now.{name}": parameter.detach() for name, parameter in run.model.named_parameters()}
-    best = {f"best.{name}": parameter for name, parameter in run.best.items()}
-    facts = {"begun": dict(begun), "standing": asdict(run.standing), "adam_steps": adam_steps}
-    return save({**now, **best, "first_P": first_P, "second_P": second_P}, metadata={"facts": json.dumps(facts)})
-
-
-def _restore(run: Distillation, checkpoint: Path, *, begun: Mapping[str, Any]) -> None:
-    data = checkpoint.read_bytes()
-    try:
-        tensors = load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        facts = json.loads(header["__metadata__"]["facts"])
-        stored, table = facts["begun"], facts["standing"]
-        for name, value in begun.items():
-            if stored[name] != value:
-                raise ConfigError(
-                    f"{name} is {value!r}, expected {stored[name]!r}: the training in {checkpoint} began with it"
-                )
-        run.model.load_state_dict({name: tensors[f"now.{name}"] for name in run.best})
-        run.best = {name: tensors[f"best.{name}"] for name in run.best}
-        set_moments(run.optimizer, facts["adam_steps"], first_P=tensors["first_P"], second_P=tensors["second_P"])
-        best, *curve = (None if row is None else Heldout(**row) for row in (table["best"], *table["curve"]))
-        run.standing = Progress(**{**table, "best": best, "curve": tuple(point for point in curve if point)})
-    except ConfigError:
-        raise
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{checkpoint} cannot be read ({error}), expected the checkpoint of a predictor"
-        ) from error
+            write_atomically(checkpoint, snapshot(run, begun=begun))
 
 
 def _p95_ms(path: Path) -> float:

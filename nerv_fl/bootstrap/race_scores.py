@@ -14,8 +14,8 @@ from torch import Tensor
 from nerv_fl.arrays import BoolArray, FloatArray, IntArray
 from nerv_fl.bootstrap.forecast_measures import reliability
 from nerv_fl.errors import DataError
-from nerv_fl.models.race_inputs import RaceInputs, event_stops, make_inputs
-from nerv_fl.races import MAX_CANDIDATES, standing, votes_at
+from nerv_fl.models.race_inputs import RaceInputs, RaceTargets, make_inputs, standings
+from nerv_fl.races import MAX_CANDIDATES, NO_OUTCOME, votes_at
 from nerv_fl.store.race_schema import RaceBlock
 from nerv_fl.store.races import RaceFile
 
@@ -153,11 +153,7 @@ def _ask(block: RaceBlock, *, cut: float, table_AD: FloatArray, logits: Logits) 
     inputs, targets = make_inputs(block, table_AD, votes=votes)
     valid_BC, outcome_BO = logits(inputs)
     chance_BO = torch.softmax(outcome_BO.double(), dim=1).numpy()
-    stops, offset = event_stops(block, votes), block.event_offset()
-    counts = [
-        standing(block.token[offset[race] : offset[race] + stops[race]], block.weight[race])
-        for race in range(block.num_races)
-    ]
+    counts = standings(block, votes)
     return Answers(
         chance_BO=chance_BO,
         outcome_B=targets.outcome_B.numpy(),
@@ -167,15 +163,14 @@ def _ask(block: RaceBlock, *, cut: float, table_AD: FloatArray, logits: Logits) 
         reputation_B=np.array([count.leader for count in counts]),
         valid_N=torch.sigmoid(valid_BC[targets.present_BC].double()).numpy(),
         truth_N=targets.valid_BC[targets.present_BC].numpy(),
-        error_B=_delta_errors(block, chance_BO, table_AD=table_AD, inputs=inputs),
+        error_B=_delta_errors(chance_BO, inputs, targets),
     )
 
 
-def _delta_errors(block: RaceBlock, chance_BO: FloatArray, *, table_AD: FloatArray, inputs: RaceInputs) -> FloatArray:
-    every, _ = make_inputs(block, table_AD, votes=block.num_votes.astype(np.int64))
-    truth_BCD = every.deltas_BCD.numpy().astype(np.float64)
-    next_BD = np.einsum("bc,bcd->bd", chance_BO[:, :MAX_CANDIDATES], inputs.deltas_BCD.numpy().astype(np.float64))
-    decided = block.outcome < MAX_CANDIDATES
-    expected_BD = truth_BCD[np.arange(len(decided)), np.minimum(block.outcome, MAX_CANDIDATES - 1)]
-    length_B = np.where(decided, np.linalg.norm(expected_BD, axis=1), np.nan)
+def _delta_errors(chance_BO: FloatArray, inputs: RaceInputs, targets: RaceTargets) -> FloatArray:
+    """Return |predicted - finalised| / |finalised| of the next delta, NaN where no batch was finalised."""
+    deltas_BCD, expected_BD = inputs.deltas_BCD.double().numpy(), targets.delta_BD.double().numpy()
+    next_BD = np.einsum("bc,bcd->bd", chance_BO[:, :MAX_CANDIDATES], deltas_BCD)
+    length_B = np.linalg.norm(expected_BD, axis=1)
+    length_B[targets.outcome_B.numpy() == NO_OUTCOME] = np.nan
     return np.asarray(np.linalg.norm(next_BD - expected_BD, axis=1) / length_B)

@@ -19,7 +19,7 @@ from torch import Tensor
 from nerv_fl.arrays import FloatArray, IntArray
 from nerv_fl.checks import in_range
 from nerv_fl.models.homomorphism import batch_delta
-from nerv_fl.races import MAX_CANDIDATES, NO_OUTCOME, PAD_TOKEN, PAST, VOTE
+from nerv_fl.races import MAX_CANDIDATES, NO_OUTCOME, PAD_TOKEN, PAST, VOTE, Standing, standing
 from nerv_fl.store import Batches
 from nerv_fl.store.race_schema import RaceBlock
 
@@ -59,12 +59,14 @@ class RaceTargets:
         valid_BC: bool.
         present_BC: bool, the candidates proposed so far: validity is asked of these.
         honest_B: bool, whether every candidate of the race is valid.
+        delta_BD: float32, of the batch that was finalised; zeros where none was.
     """
 
     outcome_B: Tensor
     valid_BC: Tensor
     present_BC: Tensor
     honest_B: Tensor
+    delta_BD: Tensor
 
 
 def event_stops(block: RaceBlock, votes: IntArray) -> IntArray:
@@ -82,6 +84,19 @@ def event_stops(block: RaceBlock, votes: IntArray) -> IntArray:
     done = np.concatenate([[0], np.cumsum(is_vote)])
     place = np.maximum(np.searchsorted(done, done[offset[:-1]] + votes, side="left") - offset[:-1], 0)
     return np.where(votes >= block.num_votes, block.num_events, place).astype(np.int64)
+
+
+def standings(block: RaceBlock, votes: IntArray) -> list[Standing]:
+    """Return where each race stands for a node that has seen some votes: int64 [R], as in `event_stops`.
+
+    Raises:
+        DataError: If the events of a race break the rule.
+    """
+    offset, stops = block.event_offset()[:-1], event_stops(block, votes)
+    return [
+        standing(block.token[begin : begin + stop], weight)
+        for begin, stop, weight in zip(offset, stops, block.weight, strict=True)
+    ]
 
 
 def race_deltas(block: RaceBlock, table_AD: FloatArray) -> npt.NDArray[np.float32]:
@@ -133,6 +148,7 @@ def make_inputs(block: RaceBlock, table_AD: FloatArray, *, votes: IntArray) -> t
         valid_BC=torch.from_numpy(valid_BC),
         present_BC=torch.from_numpy(published_BC),
         honest_B=torch.from_numpy(valid_BC.sum(axis=1) == block.num_candidates),
+        delta_BD=torch.from_numpy(_finalised(block, first, deltas_ND)),
     )
     return inputs, targets
 
@@ -146,7 +162,7 @@ def join_inputs(parts: list[tuple[RaceInputs, RaceTargets]]) -> tuple[RaceInputs
     ]
     names = ("headers_BCH", "deltas_BCD", "past_BPD")
     joined = {name: torch.cat([getattr(inputs, name) for inputs, _ in parts]) for name in names}
-    answers = ("outcome_B", "valid_BC", "present_BC", "honest_B")
+    answers = ("outcome_B", "valid_BC", "present_BC", "honest_B", "delta_BD")
     targets = {name: torch.cat([getattr(found, name) for _, found in parts]) for name in answers}
     return RaceInputs(tokens_BL=torch.cat(padded), **joined), RaceTargets(**targets)
 
@@ -176,6 +192,12 @@ def _headers(block: RaceBlock, row_BC: IntArray, published_BC: npt.NDArray[np.bo
         block.announced_minted[row_BC],
     )
     return np.where(published_BC[:, :, None], np.stack(fields, axis=2), 0.0).astype(np.float32)
+
+
+def _finalised(block: RaceBlock, first: IntArray, deltas_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    decided = block.outcome != NO_OUTCOME
+    row_B = first + np.where(decided, block.outcome, 0)
+    return np.where(decided[:, None], deltas_ND[row_B], np.float32(0))
 
 
 def _past(block: RaceBlock, first: IntArray, deltas_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

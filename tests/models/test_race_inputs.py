@@ -98,11 +98,14 @@ def test_what_was_not_proposed_yet_is_hidden(block: RaceBlock, vectors: FloatArr
 
 def test_targets_are_what_came_of_the_races(block: RaceBlock, vectors: FloatArray) -> None:
     _, targets = make_inputs(block, vectors, votes=block.num_votes.astype(np.int64))
-    first = block.candidate_offset()
+    first, deltas = block.candidate_offset(), race_deltas(block, vectors)
     for race in range(block.num_races):
         valid = block.valid[first[race] : first[race + 1]]
         assert targets.valid_BC[race].tolist() == [bool(v) for v in valid] + [False] * (4 - len(valid))
         assert bool(targets.honest_B[race]) == bool(valid.all())
+        finalised = block.outcome[race]
+        expected = np.zeros(DELTA_WIDTH) if finalised == NO_OUTCOME else deltas[first[race] + finalised]
+        np.testing.assert_array_equal(targets.delta_BD[race].numpy(), expected)
     assert torch.equal(targets.outcome_B, torch.from_numpy(block.outcome.astype(np.int64)))
 
 
