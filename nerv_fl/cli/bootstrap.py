@@ -67,7 +67,9 @@ def encoder(
 
         plot_curve(curve, result, title=f"{preset}, seed {config.seed}")
     if as_json:
-        print(json.dumps({**asdict(result), "path": str(result.path)}))
+        facts = asdict(result)
+        del facts["path"]  # it may be moved, or published
+        print(json.dumps(facts))
     else:
         _print_result(result, config)
 

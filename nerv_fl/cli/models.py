@@ -62,6 +62,27 @@ def show(model: Reference, store: Store = None) -> None:
     print(json.dumps(asdict(open_registry(store).find(model)), indent=1))
 
 
+@models_app.command("rename")
+def rename(
+    model: Reference,
+    name: Annotated[str, typer.Argument(help="Its new name; no other entry may have it.")],
+    store: Store = None,
+) -> None:
+    """Give a model another name. Its content and its hash stay."""
+    from nerv_fl.registry import open_registry  # noqa: PLC0415
+
+    entry = open_registry(store).rename(model, name)
+    print(f"{entry.sha256}  {entry.name}")
+
+
+@models_app.command("remove")
+def remove(model: Reference, store: Store = None) -> None:
+    """Take a model out with all its files, at once and for good. A damaged one is named by its whole hash."""
+    from nerv_fl.registry import open_registry  # noqa: PLC0415
+
+    print(open_registry(store).remove(model))
+
+
 @models_app.command("verify")
 def verify(store: Store = None, as_json: Json = False) -> None:
     """Compare every file of the registry with its hash, and name what was changed."""

@@ -25,6 +25,18 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
 
 
+def tensor_entries(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, object]]:
+    """Return dtype and shape of each tensor, by its name, as JSON has them.
+
+    >>> tensor_entries({"raw": torch.zeros(2, 3, dtype=torch.int64)})
+    {'raw': {'dtype': 'int64', 'shape': [2, 3]}}
+    """
+    return {
+        name: {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}
+        for name, tensor in sorted(tensors.items())
+    }
+
+
 def require_tensors(
     path: Path | str, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, what: str
 ) -> None:

@@ -5,6 +5,7 @@
 `sha256sum -c SHA256SUMS` and `nerv_fl.folders.verify_bundle` check one wherever it lands.
 """
 
+import re
 from collections.abc import Sequence
 from importlib.metadata import distribution
 from pathlib import Path
@@ -19,6 +20,10 @@ from nerv_fl.registry.store import Registry
 
 LICENCE_FILE: Final = "LICENSE"
 LOGS: Final = "logs"
+ABSOLUTE: Final = re.compile(r"(?<![\w./<>~-])/[\w.~-]+(?:/[\w.~-]+)+|(?<!\w)[A-Za-z]:\\[\w.\\-]+")
+"""An absolute path of two parts or more, or one of Windows; not the rest of an address or of a relative path."""
+TEXT: Final = 8192
+"""Bytes without a zero among them make a text."""
 
 
 def write_model_bundle(registry: Registry, entry: Entry, *, out: Path, logs: Sequence[Path] = ()) -> Path:
@@ -35,7 +40,8 @@ def write_model_bundle(registry: Registry, entry: Entry, *, out: Path, logs: Seq
 
     Raises:
         ConfigError: If the folder is not empty, or two logs share a name.
-        DataError: If a file of the entry was changed, a log is missing, or a name is the bundle's own.
+        DataError: If a file of the entry was changed, a log is missing, a name is the bundle's own, or a text names a
+            path of the machine that it was written on.
         OSError: If the bundle cannot be written.
 
     Guarantees:
@@ -53,6 +59,7 @@ def write_model_bundle(registry: Registry, entry: Entry, *, out: Path, logs: Seq
         for log in logs:
             copy_file(log, folder / LOGS / log.name)
         (folder / LICENCE_FILE).write_text(_licence(), encoding="utf-8")
+        _check_paths(folder)
         write_sums(folder, {path.relative_to(folder).as_posix(): sha256_of(path) for path in walk(folder)})
     return out
 
@@ -67,6 +74,18 @@ def _check_names(entry: Entry, logs: Sequence[Path]) -> None:
             raise DataError(f"{log} does not exist, expected a log to publish")
         if names.count(log.name) > 1:
             raise ConfigError(f"log {log.name!r} is given twice, expected names that differ")
+
+
+def _check_paths(folder: Path) -> None:
+    """Refuse texts that name absolute paths: user names and folders of a machine are nobody else's business."""
+    for path in walk(folder):
+        data = path.read_bytes()
+        found = None if b"\0" in data[:TEXT] else ABSOLUTE.search(data.decode("utf-8", errors="replace"))
+        if found:
+            raise DataError(
+                f"{path.relative_to(folder)} of the bundle names {found[0]}, a path of a machine, expected none in "
+                "what is published: take it out"
+            )
 
 
 def _licence() -> str:

@@ -11,7 +11,7 @@ from nerv_fl.errors import DataError
 from nerv_fl.folders import sha256_of, walk
 from nerv_fl.models.export.card import CARD_FILE
 from nerv_fl.models.export.manifest import MANIFEST_FILE, SCHEMA, file_entry, manifest_of
-from nerv_fl.models.export.notes import format_notes
+from nerv_fl.models.export.notes import file_notes
 from nerv_fl.models.export.source import NAMES, find_models, open_source
 from nerv_fl.models.export.write import FORMATS
 
@@ -58,7 +58,7 @@ def read_content(path: Path) -> Content:
         below = {file.relative_to(path).as_posix(): file for file in walk(path)}
         paths = {name: file for name, file in below.items() if not LEFT_OUT.fullmatch(name) and not _hidden(name)}
     files = {name: file_entry(file) for name, file in sorted(paths.items(), key=lambda item: item[0] != model.name)}
-    manifest = manifest_of(source, fmt="safetensors", files=files, notes=format_notes(source, "safetensors"))
+    manifest = manifest_of(source, fmt="safetensors", files=files, notes=file_notes(source, files))
     return Content(paths=paths, form="training" if path.is_dir() else "weights", manifest=manifest)
 
 

@@ -2,14 +2,17 @@
 
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from nerv_fl.checks import nearest
 from nerv_fl.errors import ConfigError, DataError
+from nerv_fl.files import sync, write_atomically
 from nerv_fl.folders import copy_file, sha256_of, staged_folder
 from nerv_fl.models.export.measures import pick_measures
 from nerv_fl.registry.content import Content, read_content
@@ -19,6 +22,7 @@ VARIABLE: Final = "NERV_FL_MODELS"
 DEFAULT: Final = "models"
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 HASH: Final = re.compile(r"[0-9a-f]{64}")
+REMOVED: Final = ".removed-"
 PART_OF_HASH: Final = re.compile(r"[0-9a-f]{6,64}")
 
 
@@ -79,13 +83,68 @@ class Registry:
         self.check(entry)
         return entry
 
+    def rename(self, reference: str, name: str) -> Entry:
+        """Give an entry another name for people, and return it as it is then.
+
+        Args:
+            reference: As `find` takes it.
+            name: Its new name.
+
+        Raises:
+            ConfigError: If there is no such entry, the name is no name, or another entry has it.
+            DataError: If an entry is not as it was written.
+            OSError: If the entry cannot be written.
+
+        Guarantees:
+            Whatever stops it, the entry has the old name or the new one; its content stays where it is.
+        """
+        entry = self.find(reference)
+        _check_name(name)
+        for other in self.entries():
+            if other.name == name and other.sha256 != entry.sha256:
+                raise ConfigError(
+                    f"name is {name!r}, expected another: model {other.sha256[:SHORT]} of {self.root} has it"
+                )
+        renamed = replace(entry, name=name)
+        # Staged outside of the entry, which holds nothing else even if this is cut short.
+        staged, folder = self.root / f".{entry.sha256}.renamed", self.root / entry.sha256
+        write_atomically(staged, renamed.to_text().encode())
+        staged.replace(folder / ENTRY_FILE)
+        sync(folder)
+        return renamed
+
+    def remove(self, reference: str) -> str:
+        """Take an entry out with all its files, and return its hash.
+
+        Args:
+            reference: As `find` takes it; a whole hash names an entry that is damaged, too.
+
+        Raises:
+            ConfigError: If there is no such entry.
+            DataError: If an entry is not as it was written, and no whole hash is given.
+            OSError: If it cannot be removed.
+
+        Guarantees:
+            Whatever stops it, the entry is there whole, or gone; every other entry stays, also if it holds the same
+            files. What is left of a removal that was cut short goes with the next one.
+        """
+        folder = self.root / reference
+        if not (HASH.fullmatch(reference) and folder.is_dir() and not folder.is_symlink()):
+            folder = self.root / self.find(reference).sha256
+        removed = Path(tempfile.mkdtemp(dir=self.root, prefix=REMOVED))
+        folder.replace(removed)
+        sync(self.root)
+        for left in self.root.glob(f"{REMOVED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        return folder.name
+
     def entries(self) -> list[Entry]:
         """Return all entries, the oldest first.
 
         Raises:
             DataError: If one is not as it was written.
         """
-        entries = [read_entry(folder) for folder in self._folders()]
+        entries = list(self._entries())
         return sorted(entries, key=lambda entry: (entry.added, entry.sha256))
 
     def find(self, reference: str) -> Entry:
@@ -139,8 +198,9 @@ class Registry:
         for folder in self._folders():
             try:
                 self.check(read_entry(folder))
-            except DataError as error:
-                found.append(str(error))
+            except (DataError, FileNotFoundError) as error:
+                if folder.exists():  # else somebody removed it meanwhile
+                    found.append(str(error))
         strangers = sorted(path for path in self._children() if not HASH.fullmatch(path.name))
         return found + [f"{path} is no entry, expected folders named by a SHA-256" for path in strangers]
 
@@ -151,6 +211,14 @@ class Registry:
 
     def _folders(self) -> list[Path]:
         return [path for path in self._children() if HASH.fullmatch(path.name)]
+
+    def _entries(self) -> Iterable[Entry]:
+        for folder in self._folders():
+            try:
+                yield read_entry(folder)
+            except DataError:
+                if folder.exists():  # else somebody removed it meanwhile
+                    raise
 
     def _whole_entries(self) -> Iterable[Entry]:
         for folder in self._folders():
@@ -173,8 +241,7 @@ def _entry_of(content: Content, digests: dict[str, str], *, name: str) -> Entry:
     manifest = content.manifest
     words = [manifest["kind"], manifest["preset"], "" if content.form == "weights" else content.form]
     name = name or "-".join(word for word in words if word)
-    if not NAME.fullmatch(name):
-        raise ConfigError(f"name is {name!r}, expected 1 to 64 letters, digits, dots, dashes and underscores")
+    _check_name(name)
     measures = pick_measures(manifest["kind"], manifest["metrics"])
     return Entry(
         sha256=content_hash(digests, is_folder=content.form != "weights"),
@@ -188,3 +255,8 @@ def _entry_of(content: Content, digests: dict[str, str], *, name: str) -> Entry:
         files=digests,
         manifest=manifest,
     )
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"name is {name!r}, expected 1 to 64 letters, digits, dots, dashes and underscores")

@@ -50,6 +50,16 @@ def test_add_list_show_verify_and_bundle(weights: Path, tmp_path: Path) -> None:
     assert (out / "SHA256SUMS").is_file()
 
 
+def test_rename_and_remove(weights: Path) -> None:
+    sha256, name = invoke("add", str(weights)).split()
+    assert invoke("rename", name, "best").split() == [sha256, "best"]
+    assert json.loads(invoke("list", "--json"))[0]["name"] == "best"
+    with pytest.raises(ConfigError, match=r"^model 'encoder-quickstart' is not in .*, expected one of: best$"):
+        RUNNER.invoke(app, ["models", "remove", name], catch_exceptions=False)
+    assert invoke("remove", "best").strip() == sha256
+    assert json.loads(invoke("list", "--json")) == []
+
+
 def test_another_store(weights: Path, tmp_path: Path) -> None:
     invoke("add", str(weights), "--store", str(tmp_path / "other"), "--name", "mine")
     assert json.loads(invoke("list", "--json")) == []

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.folders import verify_bundle
+from nerv_fl.folders import verify_bundle, walk
+from nerv_fl.models.export.source import open_source
+from nerv_fl.models.export.write import FORMATS, write_export
 from nerv_fl.registry import Registry, write_model_bundle
 
 
@@ -71,3 +73,44 @@ def test_logs_that_are_missing_or_share_a_name(registry: Registry, weights: Path
     shutil.copy(log, other)
     with pytest.raises(ConfigError, match=r"^log 'training\.log' is given twice, expected names that differ$"):
         write_model_bundle(registry, entry, out=tmp_path / "out", logs=[log, other])
+
+
+def published(registry: Registry, path: Path, *, out: Path) -> dict[str, bytes]:
+    folder = write_model_bundle(registry, registry.add(path), out=out)
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in walk(folder)}
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_no_path_of_this_machine_is_in_a_bundle(registry: Registry, training: Path, tmp_path: Path, fmt: str) -> None:
+    exported = tmp_path / "exported"
+    write_export(open_source(training / "encoder.safetensors"), exported, fmt=fmt)
+    places = (tmp_path, tmp_path.resolve(), Path.home(), Path(__file__).parents[2])
+    here = [str(path).encode() for path in places]
+    for path in (exported, training, training / "encoder.safetensors"):
+        for name, data in published(registry, path, out=tmp_path / "out" / path.name).items():
+            assert not [place for place in here if place in data], name
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"path": "/home/me/encoder.safetensors"}', "/home/me/encoder.safetensors"),
+        ("wrote:/var/tmp/x", "/var/tmp/x"),
+        ("C:\\Users\\me", "C:\\Users\\me"),
+        ("caf\xe9 (/srv/data)", "/srv/data"),
+    ],
+)
+def test_a_path_of_a_machine_is_not_published(
+    registry: Registry, training: Path, tmp_path: Path, text: str, found: str
+) -> None:
+    (training / "training.log").write_bytes(text.encode("latin-1"))
+    message = f"training.log of the bundle names {found}, a path of a machine, expected none in what is published"
+    with pytest.raises(DataError, match=f"^{re.escape(message)}: take it out$"):
+        write_model_bundle(registry, registry.add(training), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_only_looks_like_a_path_is_published(registry: Registry, training: Path, tmp_path: Path) -> None:
+    text = "https://example.org/a/b runs/1/encoder ./a/b ../a/b ~/a/b a / b 1/2/3 </td></tr> /stop p/q"
+    (training / "training.log").write_text(text)
+    assert published(registry, training, out=tmp_path / "out")["training.log"] == text.encode()

@@ -96,6 +96,22 @@ class RustEncoder:
         return bytes(digest.update(_hashed(self.final_norm)).digest())
 
 
+def rust_tensors(rust: RustEncoder) -> dict[str, dict[str, object]]:
+    """Return dtype and shape of every tensor of the file, by its name in the protocol's types, in the file's order."""
+    tensors: dict[str, npt.NDArray[np.generic]] = {
+        "token_embedding": rust.token_embedding.values,
+        "positional_embedding": rust.positions_TD,
+    }
+    for number, layer in enumerate(rust.layers):
+        prefix = f"layers[{number}]"
+        tensors |= {f"{prefix}.attention.qkv_proj": layer.qkv.values, f"{prefix}.attention.out_proj": layer.out.values}
+        tensors |= _norm_tensors(f"{prefix}.attn_norm", layer.attention_norm)
+        tensors |= {f"{prefix}.ff.intermediate": layer.feed_in.values, f"{prefix}.ff.output": layer.feed_out.values}
+        tensors |= _norm_tensors(f"{prefix}.ff_norm", layer.feed_norm)
+    tensors |= _norm_tensors("final_norm", rust.final_norm)
+    return {name: {"dtype": str(values.dtype), "shape": list(values.shape)} for name, values in tensors.items()}
+
+
 def rust_encoder(encoder: Encoder, *, epoch: int = 0) -> RustEncoder:
     """Return what the protocol's file can hold of an encoder; `not_held` names the rest.
 
@@ -164,6 +180,10 @@ def _layer(quantised: QuantizedEncoder, prefix: str) -> RustLayer:
 def _norm(quantised: QuantizedEncoder, name: str) -> RustNorm:
     others = quantised.others
     return RustNorm(weight=others[f"{name}.weight"], bias=others[f"{name}.bias"], eps=np.float32(1e-5))
+
+
+def _norm_tensors(name: str, norm: RustNorm) -> dict[str, Floats]:
+    return {f"{name}.weight": norm.weight, f"{name}.bias": norm.bias}
 
 
 def _hashed(part: QuantizedTensor | RustNorm) -> bytes:

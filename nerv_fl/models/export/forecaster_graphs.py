@@ -6,6 +6,9 @@
 Shapes: B windows, T = 60 steps, D = 11 metrics.
 """
 
+from collections.abc import Collection
+from typing import Final
+
 import torch
 from torch import Tensor
 
@@ -15,6 +18,8 @@ from nerv_fl.models.forecaster import METRICS, WINDOW, Forecaster
 from nerv_fl.models.forecaster_files import INPUT, OUTPUTS
 from nerv_fl.rng import torch_stream
 from nerv_fl.store.load_schema import FEATURES
+
+RUST_FILE: Final = "forecaster_rust.onnx"
 
 
 def forecaster_graphs(model: Forecaster, *, fmt: str) -> tuple[Graph, ...]:
@@ -42,14 +47,14 @@ def forecaster_graphs(model: Forecaster, *, fmt: str) -> tuple[Graph, ...]:
     return own, rust
 
 
-def rust_adapter(fmt: str) -> list[dict[str, object]]:
-    """Return what a manifest says of the protocol's signature."""
-    if fmt != "onnx":
+def rust_adapter(names: Collection[str]) -> list[dict[str, object]]:
+    """Return what a manifest of these files says of the protocol's signature."""
+    if RUST_FILE not in names:
         return []
     return [
         {
             "signature": "f32 [1, 60, 8] -> 48 f32",
-            "file": "forecaster_rust.onnx",
+            "file": RUST_FILE,
             "verified_against_rust": False,
             "inputs": list(RUST_METRICS),
             "filled_with_their_mean": [name for name in FEATURES if name not in RUST_METRICS],

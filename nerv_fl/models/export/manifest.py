@@ -14,7 +14,8 @@ from torch import Tensor
 from nerv_fl.errors import DataError
 from nerv_fl.folders import sha256_of
 from nerv_fl.models.export.graphs import Graph, Port
-from nerv_fl.models.export.source import Source
+from nerv_fl.models.export.source import SUFFIX, Source
+from nerv_fl.models.tensor_files import read_tensors, tensor_entries
 
 SCHEMA: Final = "nerv-fl export 1"
 MANIFEST_FILE: Final = "manifest.json"
@@ -34,8 +35,15 @@ class Differences(NamedTuple):
 
 
 def file_entry(path: Path) -> dict[str, Any]:
-    """Return what a manifest says of any file: hash and size."""
-    return {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}
+    """Return what a manifest says of a file: hash and size, and of safetensors the dtype and shape of each tensor.
+
+    Raises:
+        CheckpointError: If it is called safetensors and is none.
+    """
+    entry: dict[str, Any] = {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}
+    if path.suffix == SUFFIX:
+        entry["tensors"] = tensor_entries(read_tensors(path)[1])
+    return entry
 
 
 def ports_entry(graph: Graph) -> dict[str, Any]:

@@ -1,6 +1,9 @@
-"""What a reader of an export has to know of its format: what it holds, what it leaves out, and what nobody checked."""
+"""What a reader of a model's files has to know of them: what they hold, what they leave out, and what nobody checked.
 
-from collections.abc import Mapping
+Every note is of a file that is there: a training's folder, or a single file of weights, holds less than an export.
+"""
+
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from nerv_fl.models.encoder import Encoder
@@ -8,27 +11,26 @@ from nerv_fl.models.export.bincode import UNVERIFIED, not_held
 from nerv_fl.models.export.forecaster_graphs import rust_adapter
 from nerv_fl.models.export.predictor_graphs import missing_adapter
 from nerv_fl.models.export.source import Source
+from nerv_fl.models.export.tensors import TABLE
 
-INT8: Final = "int8 files hold int8 weights; activations are quantised at each call"
+FILES: Final[Mapping[str, tuple[str, ...]]] = {
+    "int8 files hold int8 weights; activations are quantised at each call": ("int8.onnx", "int8.pt"),
+    "int8.safetensors: one reciprocal step a matrix, in NAME.scale; w ~ q / scale": ("int8.safetensors",),
+    "opset 17, by torch's older exporter": ("onnx", "int8.onnx"),
+    "traced and frozen; float32 runs on any libtorch, int8 needs the engine it was made with": ("pt", "int8.pt"),
+}
+"""What is said of a model's files, and the endings of those of which it is said."""
 
 _TABLE: Final = (
     "the protocol commits to the table V of the float32 weights; every file here that has a table holds that one, int8 "
     "files too"
 )
+_NO_TABLE: Final = "no file here holds the table V, which the weights determine: `nerv-fl export` writes it"
 _BALANCE: Final = "E(S) = sum_i (b_i / T) V_i: a caller needs the table and balances alone, and no transformer"
-
-FORMATS: Final[Mapping[str, tuple[str, ...]]] = {
-    "safetensors": ("encoder.int8.safetensors: one reciprocal step a matrix, in NAME.scale; w ~ q / scale",),
-    "onnx": (INT8, "opset 17, by torch's older exporter"),
-    "torchscript": (INT8, "traced and frozen; float32 runs on any libtorch, int8 needs the engine it was made with"),
-}
-ENCODER: Final[Mapping[str, tuple[str, ...]]] = {
-    "balance": (_BALANCE, _TABLE),
-    "mean": (
-        "read-out 'mean': E(S) is the plain mean of the transformer's states, deltas come from the account embeddings; "
-        "no table in 32.16 fixed point, and no exact homomorphism",
-    ),
-}
+_MEAN: Final = (
+    "read-out 'mean': E(S) is the plain mean of the transformer's states, deltas come from the account embeddings; "
+    "no table in 32.16 fixed point, and no exact homomorphism"
+)
 READOUTS: Final[Mapping[str, str]] = {
     "balance": "a linear layer on each account's state, weighted by balances, and the table V",
     "mean": "a linear layer on the mean of the states",
@@ -43,24 +45,31 @@ RUST_DIFFERS: Final = (
 )
 
 
-def format_notes(source: Source, fmt: str) -> dict[str, object]:
-    """Return what a manifest says of a format.
+def file_notes(source: Source, names: Collection[str]) -> dict[str, object]:
+    """Return what a manifest says of a model's files.
 
     Args:
         source: The model.
-        fmt: Name of the format.
+        names: The files that are there.
     """
-    if fmt == "bincode":
+    if set(names) == {"encoder.bin"}:
         return _rust_notes(source)
-    lines = FORMATS[fmt] if source.kind == "encoder" or fmt != "safetensors" else ()
+    lines = [line for line, ends in FILES.items() if any(f"{source.kind}.{end}" in names for end in ends)]
     if isinstance(source.model, Encoder):
-        lines = (*lines, *ENCODER[source.model.readout])
-    notes: dict[str, object] = {"notes": list(lines)}
+        lines += _readout_notes(source.model, names)
+    notes: dict[str, object] = {"notes": lines}
     if source.kind == "forecaster":
-        notes["adapters"] = rust_adapter(fmt)
+        notes["adapters"] = rust_adapter(names)
     if source.kind == "predictor":
-        notes["adapters"] = missing_adapter(fmt)
+        notes["adapters"] = missing_adapter(names)
     return notes
+
+
+def _readout_notes(encoder: Encoder, names: Collection[str]) -> tuple[str, ...]:
+    if encoder.readout == "mean":
+        return (_MEAN,)
+    has_table = any(name in names for name in (TABLE, "encoder.onnx", "encoder.pt"))
+    return _BALANCE, _TABLE if has_table else _NO_TABLE
 
 
 def _rust_notes(source: Source) -> dict[str, object]:

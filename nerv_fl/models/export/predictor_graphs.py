@@ -7,7 +7,7 @@
 Shapes: B races, L events, C = 4 candidates, H header fields, P past batches, D = 512.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import torch
@@ -48,9 +48,9 @@ def predictor_graphs(model: Predictor) -> tuple[Graph, ...]:
     )
 
 
-def missing_adapter(fmt: str) -> list[dict[str, object]]:
-    """Return what a manifest says of the protocol's signature: in TorchScript, and not to be met."""
-    if fmt != "torchscript":
+def missing_adapter(names: Collection[str]) -> list[dict[str, object]]:
+    """Return what a manifest of these files says of the protocol's signature: of TorchScript, and not to be met."""
+    if "predictor.pt" not in names:
         return []
     return [
         {

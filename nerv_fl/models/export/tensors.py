@@ -4,6 +4,7 @@ Shapes: A accounts, D width.
 """
 
 from pathlib import Path
+from typing import Final
 
 from safetensors.numpy import save
 
@@ -15,6 +16,9 @@ from nerv_fl.models.homomorphism import FRACTION_BITS
 from nerv_fl.models.quantize_encoder import fixed_point_table, quantize_encoder, save_int8
 from nerv_fl.models.tensor_files import with_sorted_header
 from nerv_fl.models.weights import save_encoder
+
+INT8: Final = "encoder.int8.safetensors"
+TABLE: Final = "table_32_16.safetensors"
 
 
 def write_tensors(source: Source, folder: Path) -> tuple[str, ...]:
@@ -41,12 +45,11 @@ def write_tensors(source: Source, folder: Path) -> tuple[str, ...]:
         return (path.name,)
     if source.path is None:
         save_encoder(path, model, facts=dict(source.facts))
-    quantised, table = folder / "encoder.int8.safetensors", folder / "table_32_16.safetensors"
-    save_int8(quantised, quantize_encoder(model), facts=source.facts)
+    save_int8(folder / INT8, quantize_encoder(model), facts=source.facts)
     if model.readout == "mean":
-        return path.name, quantised.name
-    write_atomically(table, table_bytes(model))
-    return path.name, quantised.name, table.name
+        return path.name, INT8
+    write_atomically(folder / TABLE, table_bytes(model))
+    return path.name, INT8, TABLE
 
 
 def table_bytes(encoder: Encoder) -> bytes:

@@ -12,7 +12,7 @@ from nerv_fl.errors import ConfigError
 from nerv_fl.files import write_atomically
 from nerv_fl.folders import staged_folder
 from nerv_fl.models.encoder import Encoder
-from nerv_fl.models.export.bincode import rust_encoder, to_bytes
+from nerv_fl.models.export.bincode import rust_encoder, rust_tensors, to_bytes
 from nerv_fl.models.export.card import write_card
 from nerv_fl.models.export.forecaster_graphs import forecaster_graphs
 from nerv_fl.models.export.graphs import Graph, encoder_graph
@@ -25,7 +25,7 @@ from nerv_fl.models.export.manifest import (
     require_near,
     write_manifest,
 )
-from nerv_fl.models.export.notes import format_notes
+from nerv_fl.models.export.notes import file_notes
 from nerv_fl.models.export.onnx_file import run_onnx, write_onnx
 from nerv_fl.models.export.predictor_graphs import predictor_graphs
 from nerv_fl.models.export.source import Source
@@ -69,7 +69,7 @@ def write_export(source: Source, out: Path, *, fmt: str) -> dict[str, Any]:
         raise ConfigError(f"format 'bincode' holds encoders only, expected another for a {source.kind}")
     with staged_folder(out) as folder:
         files = _WRITERS[fmt](source, folder)
-        manifest = manifest_of(source, fmt=fmt, files=files, notes=format_notes(source, fmt))
+        manifest = manifest_of(source, fmt=fmt, files=files, notes=file_notes(source, files))
         write_manifest(folder, manifest)
         write_card(folder, manifest)
     return manifest
@@ -94,7 +94,8 @@ def _bincode(source: Source, folder: Path) -> dict[str, Any]:
     path = folder / "encoder.bin"
     rust = rust_encoder(source.model, epoch=source.epoch)
     write_atomically(path, to_bytes(rust))
-    return {path.name: {**file_entry(path), "weight_hash": rust.weight_hash.hex(), "epoch": rust.epoch}}
+    facts = {"weight_hash": rust.weight_hash.hex(), "epoch": rust.epoch, "tensors": rust_tensors(rust)}
+    return {path.name: file_entry(path) | facts}
 
 
 def _computing(

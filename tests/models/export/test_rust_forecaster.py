@@ -95,14 +95,14 @@ def test_own_signature_in_both_formats(model: Forecaster, tmp_path: Path) -> Non
 
 
 def test_the_manifest_says_whose_choice_the_metrics_are() -> None:
-    (adapter,) = rust_adapter("onnx")
+    (adapter,) = rust_adapter(["forecaster.onnx", "forecaster_rust.onnx"])
     assert adapter["inputs"] == list(RUST_METRICS)
     assert adapter["filled_with_their_mean"] == ["tx_transfer_percent", "network_in_bps", "network_out_bps"]
     outputs = adapter["outputs"]
     assert isinstance(outputs, list)
     assert (len(outputs), outputs[1], outputs[-1]) == (48, "confidence in 5 minutes", "cpu in 60 minutes")
     assert adapter["verified_against_rust"] is False
-    assert rust_adapter("torchscript") == []
+    assert rust_adapter(["forecaster.pt", "forecaster.int8.pt"]) == []
 
 
 def test_a_forecasters_own_file_is_exported(model: Forecaster, tmp_path: Path) -> None:

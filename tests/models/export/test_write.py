@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 
 import onnxruntime
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.models.encoder import Encoder, get_flat
@@ -69,6 +71,32 @@ def test_ports_and_differences_are_those_of_the_runtime(source: Source, tmp_path
     exact, near = (manifest["files"][name]["max_abs_difference"] for name in FILES["onnx"])
     assert exact["vectors"] < 1e-5 < near["vectors"] < 0.5
     assert exact["table"] == near["table"] == 0.0
+
+
+def test_safetensors_list_the_tensors_that_a_reader_finds(source: Source, tmp_path: Path) -> None:
+    manifest = write_export(source, tmp_path / "out", fmt="safetensors")
+    for name, entry in manifest["files"].items():
+        arrays = load_file(tmp_path / "out" / name)
+        assert entry["tensors"] == {
+            key: {"dtype": str(array.dtype), "shape": list(array.shape)} for key, array in arrays.items()
+        }
+    assert manifest["files"]["table_32_16.safetensors"]["tensors"] == {"raw": {"dtype": "int64", "shape": [8, 8]}}
+
+
+def test_bincode_lists_every_tensor(source: Source, tmp_path: Path) -> None:
+    manifest = write_export(source, tmp_path / "out", fmt="bincode")
+    tensors = manifest["files"]["encoder.bin"]["tensors"]
+    assert list(tensors)[:2] == ["token_embedding", "positional_embedding"]
+    assert tensors["layers[0].attention.qkv_proj"] == {"dtype": "int8", "shape": [24, 8]}
+    assert tensors["layers[0].attn_norm.bias"] == {"dtype": "float32", "shape": [8]}
+    sizes = {"int8": 1, "float32": 4}
+    held = sum(sizes[entry["dtype"]] * math.prod(entry["shape"]) for entry in tensors.values())
+    left = manifest["files"]["encoder.bin"]["size_bytes"] - held
+    num_layers, num_tokens = 1, 17
+    # config, then lengths, scales and bits of matrices; rows of positions; layers; norms; epoch and hash
+    assert left == (48 + 2) + (1 + 4 * num_layers) * 13 + 8 + 8 * num_tokens + 8 + 40 * num_layers + (
+        (1 + 2 * num_layers) * (8 + 8 + 4 + 8) + 8 + 32
+    )
 
 
 def test_bincode_says_that_nobody_checked_it_and_what_it_lacks(source: Source, tmp_path: Path) -> None:
