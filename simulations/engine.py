@@ -23,6 +23,10 @@ QUIET: Final = {
 }
 """Environment of every process that is started: no telemetry, one thread."""
 
+LOST_ACTOR: Final = {"max_restarts": -1, "max_task_retries": 1}
+"""Flower keeps an actor that died in its pool, where it fails every message it gets: Ray starts it again, and gives it
+the block it died on once more. Its nodes resend what they have stored, so nobody trains twice."""
+
 
 def run(folder: RunFolder, *, on_round: OnRound = ignore_round) -> None:
     """Run a prepared folder's rounds with virtual SuperNodes on local Ray actors.
@@ -64,11 +68,11 @@ def host_settings(folder: RunFolder) -> HostSettings:
 
 
 def backend_config(folder: RunFolder) -> dict[str, Any]:
-    """Return the Ray settings: one actor a CPU, bound to loopback."""
+    """Return the Ray settings: one actor a CPU, bound to loopback, started again if it dies."""
     init = {
         "num_cpus": folder.config.simulation.actors,
         "_node_ip_address": "127.0.0.1",
         "include_dashboard": False,
         "log_to_driver": False,
     }
-    return {"init_args": init, "client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+    return {"init_args": init, "client_resources": {"num_cpus": 1, "num_gpus": 0.0, **LOST_ACTOR}}

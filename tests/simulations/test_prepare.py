@@ -7,7 +7,7 @@ from nerv_fl.config import RunConfig, as_table, flatten, to_toml
 from nerv_fl.errors import CheckpointError, ConfigError
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.store import LedgerFile
-from simulations.engine import backend_config, host_settings
+from simulations.engine import LOST_ACTOR, backend_config, host_settings
 from simulations.prepare import FREE_TO_CHANGE, load_recipe, open_folder, prepare, recipe_names
 from tests.federation.tiny_run import bootstrap_hash, change_settings, copy_run, tiny_config
 
@@ -204,7 +204,7 @@ def test_progress_is_told_of_every_stage(prepared: RunFolder) -> None:
 def test_ray_gets_one_cpu_an_actor_and_listens_on_loopback_only(prepared: RunFolder) -> None:
     backend = backend_config(change_settings(prepared, {"simulation.actors": 3}))
 
-    assert backend["client_resources"] == {"num_cpus": 1, "num_gpus": 0.0}
+    assert backend["client_resources"] == {"num_cpus": 1, "num_gpus": 0.0, **LOST_ACTOR}
     assert backend["init_args"]["num_cpus"] == 3
     assert backend["init_args"]["_node_ip_address"] == "127.0.0.1"
     assert backend["init_args"]["include_dashboard"] is False
