@@ -211,6 +211,7 @@ def make_games(root: Path) -> dict[str, tuple[RoundGame, Pools, float]]:
         opening_key=identity.opening_key,
         log=AdmissionLog(root / "admitted.json"),
         num_parameters=len(theta_P),
+        codec=config.training.codec,
         max_norm=np.inf,
         memory_mb=config.enclave.memory_mb,
     )

@@ -73,6 +73,7 @@ admitted = open_round(
     opening_key=identity.opening_key,
     log=AdmissionLog(root / "admitted.json"),
     num_parameters=len(theta_P),
+    codec=config.training.codec,
     max_norm=np.inf,
     memory_mb=config.enclave.memory_mb,
 )

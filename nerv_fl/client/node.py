@@ -27,7 +27,7 @@ from nerv_fl.config import RunConfig
 from nerv_fl.errors import PrivacyError, SealError
 from nerv_fl.files import write_atomically
 from nerv_fl.models.weights import vector_hash
-from nerv_fl.rng import SystemSource, system_stream
+from nerv_fl.rng import SystemSource, stream, system_stream
 from nerv_fl.sealing import Context, SigningKey, VerifyKey, check_evidence, encode_update, seal
 from nerv_fl.store import Ledger
 
@@ -120,7 +120,7 @@ class Node:
         self._spending.spend(order.run, order.round_number, num_steps=self._config.training.local_steps)
         update_P = self._training(self._assignment(order, trainer=trainer, ledger=ledger))
         envelope = seal(
-            encode_update(update_P.numpy()),
+            self._encode(update_P, round_number=order.round_number),
             context=context,
             sealing_key=evidence.sealing_key,
             signing_key=SigningKey.load_private(self._folder / KEY_FILE),
@@ -145,6 +145,12 @@ class Node:
         if self._simulated:
             return seeded_streams(self._config.seed, round_number, self._number)
         return Streams(sampling=SystemSource(), masks=system_stream(), noise=SystemSource())
+
+    def _encode(self, update_P: torch.Tensor, *, round_number: int) -> bytes:
+        """Write the noised update; how it is rounded need not stay secret."""
+        seed = self._config.seed
+        rounding = stream(seed, "codec", round_number, self._number) if self._simulated else system_stream()
+        return encode_update(update_P.numpy(), codec=self._config.training.codec, rounding=rounding)
 
     def _stored(self, order: RoundOrder) -> bytes | None:
         index = self._folder / "sent.json"

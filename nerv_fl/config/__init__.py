@@ -12,9 +12,17 @@ from nerv_fl.config.rounds import (
     ValuationConfig,
 )
 from nerv_fl.config.run import RunConfig, SimulationConfig, TrackingConfig
-from nerv_fl.config.training import PROTOCOL_CLIP, PROTOCOL_SIGMA, FederationConfig, PrivacyConfig, TrainingConfig
+from nerv_fl.config.training import (
+    CODEC_NAMES,
+    PROTOCOL_CLIP,
+    PROTOCOL_SIGMA,
+    FederationConfig,
+    PrivacyConfig,
+    TrainingConfig,
+)
 
 __all__ = [
+    "CODEC_NAMES",
     "PRESET_NAMES",
     "PROTOCOL_BOUND",
     "PROTOCOL_CLIP",

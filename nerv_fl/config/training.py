@@ -7,6 +7,9 @@ from typing import Final
 from nerv_fl.checks import in_range, one_of
 from nerv_fl.errors import ConfigError
 
+CODEC_NAMES: Final = ("fp32", "bf16", "int8")
+"""How a node writes its update; `nerv_fl.sealing.codecs` says what each rounds."""
+
 PROTOCOL_SIGMA: Final = 0.5
 """DP-SGD noise multiplier (NERV whitepaper v1.01, section 4.3)."""
 
@@ -39,19 +42,24 @@ class FederationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """A node's local work: `local_steps` Poisson batches of expected size `expected_batch`."""
+    """A node's local work: `local_steps` Poisson batches of expected size `expected_batch`.
+
+    `codec` is how its update is written.
+    """
 
     expected_batch: int = 64
     local_steps: int = 1
     learning_rate: float = 1.0
     micro_batch: int = 32
+    codec: str = "fp32"
 
     def __post_init__(self) -> None:
-        """Refuse empty batches."""
+        """Refuse empty batches and unknown codecs."""
         in_range("training.expected_batch", self.expected_batch, low=1, high=10**6)
         in_range("training.local_steps", self.local_steps, low=1, high=10**4)
         in_range("training.learning_rate", self.learning_rate, low=0, high=100, open_low=True)
         in_range("training.micro_batch", self.micro_batch, low=1, high=10**4)
+        one_of("training.codec", self.codec, choices=CODEC_NAMES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,9 @@
 """Sealing: updates that one enclave alone can read, evidence of that enclave, and documents it signs.
 
-Read in this order: `keys`, `envelope` with its `payload`, `evidence` (MOCK hardware), `signed`.
+Read in this order: `keys`, `envelope` with its `payload` and its `codecs`, `evidence` (MOCK hardware), `signed`.
 """
 
+from nerv_fl.sealing.codecs import CODECS
 from nerv_fl.sealing.envelope import (
     MAX_ENVELOPE_BYTES,
     largest_envelope_bytes,
@@ -13,11 +14,12 @@ from nerv_fl.sealing.envelope import (
 from nerv_fl.sealing.evidence import Evidence, check_evidence, code_hash, issue_evidence
 from nerv_fl.sealing.header import Context, Header
 from nerv_fl.sealing.keys import OpeningKey, SealingKey, SigningKey, VerifyKey
-from nerv_fl.sealing.payload import decode_update, encode_update, update_size_bytes
+from nerv_fl.sealing.payload import decode_update, encode_update, rounding_spacing, update_size_bytes
 from nerv_fl.sealing.refusal import EnvelopeRefused, Reason
 from nerv_fl.sealing.signed import sign_document, verify_document
 
 __all__ = [
+    "CODECS",
     "MAX_ENVELOPE_BYTES",
     "Context",
     "EnvelopeRefused",
@@ -36,6 +38,7 @@ __all__ = [
     "largest_envelope_bytes",
     "open_envelope",
     "read_header",
+    "rounding_spacing",
     "seal",
     "sign_document",
     "update_size_bytes",

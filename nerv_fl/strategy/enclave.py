@@ -147,6 +147,7 @@ class Enclave:
             opening_key=self._identity.opening_key,
             log=self._log,
             num_parameters=len(given.theta_P),
+            codec=self._config.training.codec,
             max_norm=largest_honest_norm(self._config, len(given.theta_P)),
             memory_mb=self._config.enclave.memory_mb,
         )

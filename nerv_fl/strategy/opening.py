@@ -88,6 +88,7 @@ def open_round(
     opening_key: OpeningKey,
     log: AdmissionLog,
     num_parameters: int,
+    codec: str,
     max_norm: float,
     memory_mb: float,
 ) -> Admitted:
@@ -105,10 +106,11 @@ def open_round(
         opening_key: The enclave's private key.
         log: The first envelopes so far.
         num_parameters: P.
+        codec: How updates are written.
         max_norm: Largest L2 norm of an update: a longer one could drown or overflow a coalition without it.
         memory_mb: MiB of opened updates to keep.
     """
-    max_size_bytes = largest_envelope_bytes(update_size_bytes(num_parameters))
+    max_size_bytes = largest_envelope_bytes(update_size_bytes(num_parameters, codec=codec))
     kept: dict[int, Vector] = {}
     num_kept = int(memory_mb * 2**20 / (4 * num_parameters))
     accepted: dict[int, bytes] = {}
@@ -120,7 +122,7 @@ def open_round(
         payload = open_envelope(
             envelope, expected=context, roster=roster, opening_key=opening_key, max_size_bytes=max_size_bytes
         )
-        return decode_update(payload, num_parameters=num_parameters)
+        return decode_update(payload, num_parameters=num_parameters, codec=codec)
 
     for envelope in envelopes:
         node = -1

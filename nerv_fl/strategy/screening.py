@@ -10,6 +10,11 @@ most the probability that the noise alone is (Anderson 1955). So at z = 0.6745 t
 Binomial(P, 1/2): an update above that distribution's upper quantile is without its noise, whatever its gradient was.
 It sees noise that is a few percent short.
 
+A codec that rounds moves a coordinate by less than a known spacing s: |decoded| + s <= tau z implies |u| <= tau z. So
+the coordinates that keep s of distance are never more than those counted before rounding, and the false alarm stays
+below the one asked for, however the rounding depends on the noise (int8's grid does). The price is the mass between
+tau z - s and tau z: noise must be a few percent shorter to be seen.
+
 *Replay* and *loud* compare with the cohort: the median plus `outlier_sigmas` robust standard deviations (1.4826
 median absolute deviations, or what DP noise alone gives if that is more). An honest node of a very different shard can
 be among them; such an update is left out and unpaid in that round, and costs no reputation. Both hold while most of a
@@ -29,6 +34,7 @@ from scipy.stats import binom, norm
 from nerv_fl.arrays import BoolArray, FloatArray, Vector
 from nerv_fl.config import RunConfig
 from nerv_fl.rows import Rows
+from nerv_fl.sealing import rounding_spacing
 from nerv_fl.strategy.aggregate import OptimizerState
 
 UNNOISED: Final = "unnoised"
@@ -58,7 +64,9 @@ def screen(updates: Rows, *, public_KP: Vector, config: RunConfig) -> list[str]:
         return flags
     tau, alarm, sigmas = noise_std(config), config.enclave.noise_alarm, config.enclave.outlier_sigmas
     basis_KP = _basis(public_KP) if sigmas else np.zeros((0, updates.num_parameters))
-    statistics = [_statistics(update_P, basis_KP=basis_KP, tau=tau) for update_P in updates]
+    statistics = [
+        _statistics(update_P, basis_KP=basis_KP, tau=tau, codec=config.training.codec) for update_P in updates
+    ]
     small_N, length_N, public_N = np.array(statistics).T
     if sigmas:
         whole_tau = tau * math.sqrt(config.training.local_steps)
@@ -88,9 +96,10 @@ def _mark(flags: list[str], found_N: BoolArray, name: str) -> None:
         flags[index] = name
 
 
-def _statistics(update_P: Vector, *, basis_KP: FloatArray, tau: float) -> tuple[float, float, float]:
+def _statistics(update_P: Vector, *, basis_KP: FloatArray, tau: float, codec: str) -> tuple[float, float, float]:
     """Return how many coordinates are small, |u|^2, and the length of u's public part."""
-    small = float(np.count_nonzero(np.abs(update_P) <= MEDIAN_NORMAL * tau))
+    spacing_P = rounding_spacing(update_P, codec=codec)
+    small = float(np.count_nonzero(np.abs(update_P) + spacing_P <= MEDIAN_NORMAL * tau))
     public = float(np.linalg.norm(basis_KP @ update_P.astype(np.float64)))
     return small, float(np.square(update_P, dtype=np.float64).sum()), public
 

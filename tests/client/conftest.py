@@ -97,7 +97,7 @@ class Field:
         payload = open_envelope(
             envelope, expected=context, roster=self.folder.read_roster(), opening_key=self.identity.opening_key
         )
-        return decode_update(payload, num_parameters=num_parameters())
+        return decode_update(payload, num_parameters=num_parameters(), codec=self.folder.config.training.codec)
 
     def host(self) -> NodeHost:
         """Return a host of all nodes."""

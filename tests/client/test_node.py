@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from nerv_fl.client.node import register
 from nerv_fl.client.privacy import SpendingLedger
 from nerv_fl.config import Flat
 from nerv_fl.errors import PrivacyError, SealError
-from nerv_fl.sealing import read_header
+from nerv_fl.rng import stream
+from nerv_fl.sealing import decode_update, encode_update, read_header
 from nerv_fl.store import Samples
 from nerv_fl.strategy.identity import EnclaveIdentity
 from tests.client.conftest import Field
+from tests.federation.tiny_run import num_parameters
 
 
 def spent(field: Field, number: int) -> dict[str, int]:
@@ -50,6 +53,35 @@ def test_in_deployment_nothing_is_seeded(field: Field) -> None:
     (field.folder.node(3) / "sent.json").unlink()
 
     assert not np.allclose(first, field.opened(field.answer(3, simulated=False), 3))
+
+
+@pytest.mark.parametrize("codec", ["bf16", "int8"])
+def test_an_update_is_rounded_by_the_nodes_own_stream(
+    codec: str, field: Field, tmp_path: Path, make_field: Callable[[Flat], Field]
+) -> None:
+    exact = field.opened(field.answer(3), 3)
+    shutil.rmtree(tmp_path / "run")
+    rounding = make_field({"training.codec": codec})
+    first = rounding.opened(rounding.answer(3), 3)
+    (rounding.folder.node(3) / "sent.json").unlink()
+
+    again = rounding.opened(rounding.answer(3), 3)
+
+    assert np.array_equal(first, again)
+    expected = encode_update(exact, codec=codec, rounding=stream(7, "codec", 1, 3))
+    assert np.array_equal(first, decode_update(expected, num_parameters=len(exact), codec=codec))
+
+
+def test_in_deployment_rounding_is_not_seeded_either(
+    make_field: Callable[[Flat], Field], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field = make_field({"training.codec": "int8"})
+    update = torch.from_numpy(np.random.default_rng(1).normal(size=num_parameters()).astype(np.float32))
+    monkeypatch.setattr(field.trainer, "update", lambda *_, **__: update)
+    first = field.opened(field.answer(3, simulated=False), 3)
+    (field.folder.node(3) / "sent.json").unlink()
+
+    assert not np.array_equal(first, field.opened(field.answer(3, simulated=False), 3))
 
 
 def test_asked_again_it_resends_the_very_same_envelope_and_spends_nothing(

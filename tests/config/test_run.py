@@ -54,6 +54,7 @@ def test_out_of_range_is_refused(key: str, value: Value, expected: str) -> None:
         ("model.readout", "median", "expected one of: balance, mean (did you mean 'mean'?)"),
         ("server.optimizer", "adamw", "expected one of: adam, momentum (did you mean 'adam'?)"),
         ("privacy.unit", "account", "expected one of: record"),
+        ("training.codec", "int", "expected one of: bf16, fp32, int8 (did you mean 'int8'?)"),
     ],
 )
 def test_unknown_choice_is_refused(key: str, value: str, message: str) -> None:

@@ -39,7 +39,14 @@ def envelope(
 
 
 def opened(
-    envelopes: list[bytes], log: AdmissionLog, *, round_number: int = 3, num_registered: int = 6, memory_mb: float = 1.0
+    envelopes: list[bytes],
+    log: AdmissionLog,
+    *,
+    round_number: int = 3,
+    num_registered: int = 6,
+    memory_mb: float = 1.0,
+    codec: str = "fp32",
+    num_parameters: int = P,
 ) -> Admitted:
     return open_round(
         envelopes,
@@ -50,8 +57,9 @@ def opened(
         roster={node: signing_key(node).verify_key for node in range(num_registered)},
         opening_key=OPENING,
         log=log,
-        num_parameters=P,
-        max_norm=100.0,
+        num_parameters=num_parameters,
+        codec=codec,
+        max_norm=300.0,
         memory_mb=memory_mb,
     )
 
@@ -77,9 +85,9 @@ def test_updates_beyond_the_memory_are_opened_again(
     admitted = opened([envelope(3), envelope(0), envelope(2)], log, memory_mb=memory_mb)
     again: list[bytes] = []
 
-    def counted(payload: bytes, *, num_parameters: int) -> Vector:
+    def counted(payload: bytes, *, num_parameters: int, codec: str) -> Vector:
         again.append(payload)
-        return decode_update(payload, num_parameters=num_parameters)
+        return decode_update(payload, num_parameters=num_parameters, codec=codec)
 
     monkeypatch.setattr(opening, "decode_update", counted)
 
@@ -130,6 +138,29 @@ def test_refusal_that_only_the_signer_can_have_caused_is_its_fault(reason: str, 
     assert admitted.nodes == (0, 1)
     assert admitted.refused == {reason: 1}
     assert admitted.faults == {2: reason}
+
+
+def test_the_runs_codec_is_the_only_one_and_another_is_the_signers_fault(log: AdmissionLog) -> None:
+    whole = np.full(P, 127, dtype=np.float32)
+    payload = encode_update(whole, codec="int8", rounding=np.random.default_rng(0))
+
+    admitted = opened([envelope(0), envelope(2, payload=payload)], log, codec="int8")
+
+    assert admitted.updates.stacked().tolist() == [[127.0] * P]
+    assert admitted.refused == {"bad-payload": 1}
+    assert admitted.faults == {0: "bad-payload"}
+
+
+def test_the_largest_envelope_is_that_of_the_codec(log: AdmissionLog) -> None:
+    """A full fp32 update is longer than any int8 envelope of a model this large, and is not even read."""
+    num_parameters = 3000
+    fp32 = envelope(2, np.zeros(num_parameters, np.float32))
+
+    refusals = [
+        opened([fp32], log, codec=codec, num_parameters=num_parameters).refused for codec in ("int8", "bf16", "fp32")
+    ]
+
+    assert refusals == [{"too-large": 1}, {"too-large": 1}, {}]
 
 
 @pytest.mark.parametrize("field", [{"round_number": 4}, {"base_hash": "beef"}, {"run": "x"}])

@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 
 from nerv_fl.arrays import Vector
 from nerv_fl.config import RunConfig
+from nerv_fl.rng import stream
 from nerv_fl.rows import Rows
+from nerv_fl.sealing import decode_update, encode_update
 from nerv_fl.strategy.aggregate import OptimizerState
+from nerv_fl.strategy.clones import find_clones
 from nerv_fl.strategy.screening import LOUD, REPLAY, UNNOISED, noise_std, public_directions, screen
 
 P = 20_000
@@ -126,3 +129,90 @@ def test_what_is_public_is_the_last_move_and_the_momentum_as_it_is_and_as_adam_s
     public_KP = public_directions(optimizer, move_P=np.array([5, 6], np.float32), epsilon=1.0)
 
     assert public_KP.tolist() == [[5, 6], [1, 2], [pytest.approx(1 / 3), 2]]
+
+
+# --- Updates that a codec rounded -------------------------------------------------------------------------------------
+
+ROUNDING = ("bf16", "int8")
+
+
+def coded(codec: str, *, noise_alarm: float = 1e-9, outlier_sigmas: float = 8.0) -> RunConfig:
+    return replace(
+        CONFIG,
+        training=replace(CONFIG.training, codec=codec),
+        enclave=replace(CONFIG.enclave, noise_alarm=noise_alarm, outlier_sigmas=outlier_sigmas),
+    )
+
+
+def rounded(updates_NP: Vector, codec: str) -> Vector:
+    """Return a cohort's updates as the enclave decodes them, each rounded by its node's own stream."""
+    rows = [
+        decode_update(
+            encode_update(update_P, codec=codec, rounding=stream(7, "codec", 1, node)),
+            num_parameters=len(update_P),
+            codec=codec,
+        )
+        for node, update_P in enumerate(updates_NP)
+    ]
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("codec", ROUNDING)
+def test_rounding_alarms_nobody_more_often(codec: str) -> None:
+    """Every update that is flagged when rounded is flagged as it was: the count can only fall."""
+    noise = (TAU * np.random.default_rng(5).normal(size=(3000, 2000))).astype(np.float32)
+    before = flags(noise, config=coded("fp32", noise_alarm=0.01, outlier_sigmas=0.0))
+    after = flags(rounded(noise, codec), config=coded(codec, noise_alarm=0.01, outlier_sigmas=0.0))
+
+    assert before.count(UNNOISED) >= 12
+    assert {node for node, flag in enumerate(after) if flag} < {node for node, flag in enumerate(before) if flag}
+
+
+def test_counting_rounded_numbers_as_they_are_would_alarm_more_often() -> None:
+    """A coarse grid moves a whole cell across the threshold: this is why the spacing is kept."""
+    generator = np.random.default_rng(5)
+    noise = TAU * generator.normal(size=(500, 2000))
+    noise[:, ::500] = 0.66 * TAU * 127  # each block's scale is just below the threshold
+    found = rounded(noise.astype(np.float32), "int8")
+
+    assert UNNOISED in flags(found, config=coded("fp32", outlier_sigmas=0.0))
+    assert flags(found, config=coded("int8", outlier_sigmas=0.0)) == [""] * 500
+
+
+@pytest.mark.parametrize("codec", ROUNDING)
+def test_no_honest_rounded_update_is_flagged(codec: str) -> None:
+    public_KP = np.stack([gradient(np.random.default_rng(6)) for _ in range(3)]).astype(np.float32)
+
+    assert flags(rounded(cohort(100), codec), public_KP=public_KP, config=coded(codec)) == [""] * 100
+
+
+@pytest.mark.parametrize(("codec", "part"), [("bf16", 0.0), ("bf16", 0.9), ("int8", 0.0), ("int8", 0.85)])
+def test_less_noise_than_promised_is_found_after_rounding(codec: str, part: float) -> None:
+    updates, generator = cohort(), np.random.default_rng(9)
+    updates[7] = gradient(generator) + part * TAU * generator.normal(size=P)
+    updates[8] = gradient(generator, length=TAU * P**0.5)  # a noise skipper: stretched to an honest length
+    updates[9] = 0.0
+
+    found = flags(rounded(updates, codec), config=coded(codec))
+
+    assert found == [UNNOISED if node in {7, 8, 9} else "" for node in range(30)]
+
+
+@pytest.mark.parametrize("codec", ROUNDING)
+def test_loud_and_replayed_updates_are_found_after_rounding(codec: str) -> None:
+    generator = np.random.default_rng(2)
+    updates, move_P = cohort(), gradient(generator).astype(np.float32)
+    updates[:9] = 0.3 * TAU * P**0.5 * move_P / np.linalg.norm(move_P) + TAU * generator.normal(size=(9, P))
+    updates[20:24] *= 4
+
+    found = flags(rounded(updates, codec), public_KP=move_P[None], config=coded(codec))
+
+    assert found == [REPLAY] * 9 + [""] * 11 + [LOUD] * 4 + [""] * 6
+
+
+@pytest.mark.parametrize("codec", ROUNDING)
+def test_copies_are_clones_though_each_was_rounded_apart(codec: str) -> None:
+    updates = cohort()
+    updates[[4, 9]] = updates[2]
+
+    assert find_clones(Rows.of(rounded(updates, codec)), cosine=0.95) == [(2, 4, 9)]
