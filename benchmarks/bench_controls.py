@@ -200,7 +200,7 @@ def make_games(root: Path) -> dict[str, tuple[RoundGame, Pools, float]]:
         evidence=identity.evidence.to_text(),
     )
     cohort = tuple(range(NUM_NODES))
-    envelopes, _ = NodeHost(host_settings(folder), movement_floor=floor).answer(order, cohort)
+    envelopes, _ = NodeHost(host_settings(folder), constants={"movement_floor": floor}).answer(order, cohort)
     admitted = open_round(
         envelopes.values(),
         run=order.run,
@@ -226,7 +226,7 @@ def make_games(root: Path) -> dict[str, tuple[RoundGame, Pools, float]]:
         weights=dict.fromkeys(cohort, 1.0),
     )
     paths = {name: folder.data(name) for name in POOLS}
-    pools = Pools(PoolSettings(config=config, paths=paths, movement_floor=floor))
+    pools = Pools(PoolSettings(config=config, paths=paths, constants={"movement_floor": floor}))
     players = merge_clones(admitted.updates, np.ones(NUM_NODES), groups=())
     step = take_step(given, players, evaluator=pools, config=config)
     mean = replace(config, valuation=replace(config.valuation, game="mean"))

@@ -51,7 +51,7 @@ pictures.mkdir(exist_ok=True)
 # %% One round of training: what each node seals, the enclave opens
 encoder = Encoder(get_preset(config.model.preset), readout=config.model.readout)
 facts = load_encoder(folder.bootstrap_path, encoder)
-movement_floor = float(str(facts["movement_floor"]))
+constants = {"movement_floor": facts["movement_floor"]}
 theta_P = get_flat(encoder).numpy()
 identity = EnclaveIdentity.load(folder.enclave)
 order = RoundOrder(
@@ -62,7 +62,7 @@ order = RoundOrder(
     evidence=identity.evidence.to_text(),
 )
 cohort = tuple(range(NUM_NODES))
-envelopes, refusing = NodeHost(host_settings(folder), movement_floor=movement_floor).answer(order, cohort)
+envelopes, refusing = NodeHost(host_settings(folder), constants=constants).answer(order, cohort)
 admitted = open_round(
     envelopes.values(),
     run=order.run,
@@ -96,9 +96,7 @@ given = RoundInput(
     weights=dict.fromkeys(cohort, 1.0),
 )
 players = merge_clones(admitted.updates, np.ones(NUM_NODES), groups=())
-pools = Pools(
-    PoolSettings(config=config, paths={name: folder.data(name) for name in POOLS}, movement_floor=movement_floor)
-)
+pools = Pools(PoolSettings(config=config, paths={name: folder.data(name) for name in POOLS}, constants=constants))
 step = take_step(given, players, evaluator=pools, config=config)
 mean_config = replace(config, valuation=replace(config.valuation, game="mean", method="auto"))
 games = {"fixed": step.game(pools, config), "mean": step.game(pools, mean_config)}

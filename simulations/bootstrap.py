@@ -1,4 +1,4 @@
-"""Which encoder a simulation starts from, its own or a given one, and what the manifest says of it."""
+"""Which weights a simulation starts from, its own or given ones, and what the manifest says of them."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -6,10 +6,9 @@ from typing import Any, Final
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import CheckpointError, ConfigError
 from nerv_fl.folders import sha256_of
-from nerv_fl.models.encoder import Encoder
-from nerv_fl.models.presets import get_preset
-from nerv_fl.models.weights import load_encoder
+from nerv_fl.models.tensor_files import read_facts, read_tensors
 from nerv_fl.registry import Entry, open_registry
+from nerv_fl.tasks.known import find_task
 
 FACTS: Final = ("best_step", "movement_floor")
 
@@ -20,7 +19,7 @@ def given_weights(config: RunConfig) -> Path | None:
     A path comes first; what is no file is looked for in the registry, by name or hash, and must be as it was added.
 
     Raises:
-        ConfigError: If it is neither a file nor in the registry, or the entry holds no encoder.
+        ConfigError: If it is neither a file nor in the registry, or the entry holds another model.
         DataError: If the registry's file was changed.
         CheckpointError: If the weights are damaged, of another preset or read-out, or without f of the loss.
     """
@@ -29,29 +28,26 @@ def given_weights(config: RunConfig) -> Path | None:
         return None
     path = Path(reference)
     if not path.is_file():
-        path = _of_registry(reference)
-    facts = _facts(config, path)
-    if facts.get("movement_floor") is None:
-        raise CheckpointError(
-            f"{path} names no movement_floor, expected the f of its loss: a bootstrap writes it into the file"
-        )
+        path = _of_registry(reference, task=config.task)
+    find_task(config.task).read_start(path, config)
     return path
 
 
-def provenance(config: RunConfig, path: Path) -> dict[str, Any]:
+def provenance(path: Path) -> dict[str, Any]:
     """Return what a manifest says of the encoder that a run starts from.
 
     Args:
-        config: The run's settings.
         path: The weights in the run folder.
 
     Returns:
         Facts of its training, the SHA-256 of the file, and the registry's entry that holds it, or None.
 
     Raises:
-        CheckpointError: If the weights are damaged, or of another preset or read-out.
+        CheckpointError: If the weights are damaged, or is damaged.
     """
-    facts, sha256 = _facts(config, path), sha256_of(path)
+    header, _ = read_tensors(path)
+    facts = read_facts(path, header.get("facts", "{}"))
+    sha256 = sha256_of(path)
     entry = open_registry().holding(sha256)
     return {name: facts.get(name) for name in FACTS} | {
         "weights_sha256": sha256,
@@ -70,29 +66,29 @@ def require_begun_with(manifest: dict[str, Any], path: Path) -> None:
         raise CheckpointError(f"{path} has SHA-256 {found}, expected {expected}: the run began with it")
 
 
-def _facts(config: RunConfig, path: Path) -> dict[str, object]:
-    return load_encoder(path, Encoder(get_preset(config.model.preset), readout=config.model.readout))
-
-
-def _of_registry(reference: str) -> Path:
+def _of_registry(reference: str, *, task: str) -> Path:
     registry = open_registry()
     try:
         entry = registry.find(reference)
     except ConfigError as error:
         raise ConfigError(f"bootstrap.weights is {reference!r}, expected a file or a model: {error}") from error
     registry.check(entry)
-    name = _encoder_file(entry)
+    name = _weights_file(entry, task=task)
     if name is None:
         raise ConfigError(
-            f"bootstrap.weights is {reference!r}, {entry.kind} in form {entry.form}, expected an encoder in float32"
+            f"bootstrap.weights is {reference!r}, {entry.kind} in form {entry.form}, expected {_a(task)} in float32"
         )
     return registry.path_of(entry) / name
 
 
-def _encoder_file(entry: Entry) -> str | None:
-    """Return the name of an entry's float32 encoder, or None."""
-    if entry.kind != "encoder":
+def _weights_file(entry: Entry, *, task: str) -> str | None:
+    """Return the name of an entry's float32 weights for a task, or None."""
+    if entry.kind != task:
         return None
     if entry.form == "weights":
-        return next(iter(entry.files))
-    return "encoder.safetensors" if "encoder.safetensors" in entry.files else None
+        return next((name for name in entry.files if name.endswith(".safetensors")), None)
+    return f"{task}.safetensors" if f"{task}.safetensors" in entry.files else None
+
+
+def _a(task: str) -> str:
+    return f"an {task}" if task == "encoder" else f"a {task}"

@@ -58,7 +58,7 @@ def host_settings(folder: RunFolder) -> HostSettings:
     config = folder.config
     return HostSettings(
         config=config,
-        ledger=folder.data("nodes"),
+        data=folder.data("nodes"),
         nodes=folder.nodes,
         vendor_root=read_vendor_root(folder.enclave / VENDOR_ROOT_FILE),
         code_hash=own_code_hash(),

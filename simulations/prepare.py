@@ -1,4 +1,4 @@
-"""From a recipe to a run folder that is ready for round 1: ledgers, bootstrap, registered nodes.
+"""From a recipe to a run folder that is ready for round 1: data, weights to start from, registered nodes.
 
 Each step leaves a whole file or none, so a preparation that was killed goes on where it stopped.
 """
@@ -12,20 +12,17 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Final
 
-from datagen.ledger import LedgerShape, generate_ledger
-from nerv_fl.bootstrap.pretrain import pretrain
 from nerv_fl.checks import nearest
 from nerv_fl.client.node import register
 from nerv_fl.config import RunConfig, as_table, flatten, read_recipe
 from nerv_fl.errors import CheckpointError, ConfigError
 from nerv_fl.files import write_atomically
-from nerv_fl.models.presets import get_preset
-from nerv_fl.rng import stream
 from nerv_fl.server.folder import RunFolder
-from nerv_fl.store import LedgerFile
 from nerv_fl.strategy.identity import EnclaveIdentity, own_code_hash
 from simulations.adversaries import assign_roles
 from simulations.bootstrap import given_weights, provenance, require_begun_with
+from simulations.setups.known import setup_of
+from simulations.setups.setup import PUBLIC
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (stage, done, of, note)."""
@@ -98,7 +95,7 @@ def prepare(folder: RunFolder, *, progress: Progress = silent) -> None:
     weights = None if folder.bootstrap_path.exists() else given_weights(config)  # before the minutes that data takes
     if "run" not in folder.read_manifest():
         folder.update_manifest(run=f"{config.name}-{secrets.token_hex(4)}", seed=config.seed, **_provenance())
-    _make_ledgers(folder, progress=progress)
+    _make_data(folder, progress=progress)
     _make_bootstrap(folder, weights, progress=progress)
     _register_nodes(folder)
     EnclaveIdentity.load_or_create(folder.enclave, run=str(folder.read_manifest()["run"]))
@@ -117,60 +114,46 @@ def _provenance() -> dict[str, Any]:
     return {"versions": versions, "platform": f"{sys.platform} {platform.machine()}", "code_hash": own_code_hash()}
 
 
-def _make_ledgers(folder: RunFolder, *, progress: Progress) -> None:
-    config, sizes = folder.config, folder.config.data
-    ledgers = {
-        "genesis": ("genesis", sizes.bootstrap_chains + sizes.heldout_chains),
-        "nodes": ("live", config.federation.num_nodes * sizes.chains_per_node),
-        "search": ("live", sizes.search_chains),
-        "certify": ("live", sizes.certify_chains),
-        "final": ("live", sizes.final_chains),
+def _make_data(folder: RunFolder, *, progress: Progress) -> None:
+    config, sizes, setup = folder.config, folder.config.data, setup_of(folder.config.task)
+    pools = {
+        PUBLIC: setup.num_public_chains(config),
+        "nodes": config.federation.num_nodes * sizes.chains_per_node,
+        "search": sizes.search_chains,
+        "certify": sizes.certify_chains,
+        "final": sizes.final_chains,
     }
     hashes = {}
-    for done, (name, (profile, chains)) in enumerate(ledgers.items()):
-        progress("data", done, len(ledgers), f"{name}: {chains:,} chains")
-        if not folder.data(name).exists():
-            generate_ledger(
-                folder.data(name),
-                LedgerShape(
-                    chains=chains,
-                    steps=sizes.steps,
-                    accounts=get_preset(config.model.preset).num_accounts,
-                    max_transactions=sizes.max_transactions,
-                    profile=profile,
-                    seed=int(stream(config.seed, "data", name).integers(2**31)),
-                    heterogeneity=sizes.heterogeneity if profile == "live" else 0.0,
-                ),
-                resume=True,
-            )
-        with LedgerFile(folder.data(name)) as ledger:
-            hashes[name] = ledger.info.content_sha256
-    progress("data", len(ledgers), len(ledgers), "")
-    for name, digest in folder.read_manifest().get("data", hashes).items():
-        if hashes[name] != digest:
+    for done, (pool, chains) in enumerate(pools.items()):
+        progress("data", done, len(pools), f"{pool}: {chains:,} chains")
+        if not folder.data(pool).exists():
+            setup.make_data(config, folder.data(pool), pool=pool, chains=chains)
+        hashes[pool] = setup.content_hash(folder.data(pool))
+    progress("data", len(pools), len(pools), "")
+    for pool, digest in folder.read_manifest().get("data", hashes).items():
+        if hashes[pool] != digest:
             raise CheckpointError(
-                f"{folder.data(name)} has SHA-256 {hashes[name]}, expected {digest}: the run began with it"
+                f"{folder.data(pool)} has SHA-256 {hashes[pool]}, expected {digest}: the run began with it"
             )
     folder.update_manifest(data=hashes)
 
 
 def _make_bootstrap(folder: RunFolder, weights: Path | None, *, progress: Progress) -> None:
-    """Pretrain the encoder, or copy the one that is given."""
+    """Make the weights to start from, or copy those that are given."""
     config, path = folder.config, folder.bootstrap_path
     steps = config.bootstrap.steps
     if not path.exists() and weights is not None:
         write_atomically(path, weights.read_bytes())
     elif not path.exists():
         progress("bootstrap", 0, steps, "")
-        pretrain(
+        setup_of(config.task).make_start(
             config,
-            folder.data("genesis"),
+            folder.data(PUBLIC),
             out=path,
-            progress=lambda step, of, loss: progress("bootstrap", step, of, f"held-out loss {loss:.3f}"),
-            resume=True,
+            on_step=lambda step, of, loss: progress("bootstrap", step, of, f"held-out loss {loss:.3f}" if of else ""),
         )
     if "bootstrap" not in folder.read_manifest():
-        folder.update_manifest(bootstrap=provenance(config, path))
+        folder.update_manifest(bootstrap=provenance(path))
     require_begun_with(folder.read_manifest(), path)
     progress("bootstrap", steps, steps, "")
 

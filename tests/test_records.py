@@ -71,11 +71,29 @@ ROW = RewardRow(
 UNHEARD = replace(ROW, node=13, value=None, se=None, ci_low=None, ci_high=None, payout_nano=0, flag='late, "very"')
 
 
-@pytest.mark.parametrize("record", [RECORD, BARE], ids=["whole", "bare"])
+OTHER = replace(
+    RECORD,
+    homomorphism=None,
+    drift=None,
+    residual_share=None,
+    effective_rank=None,
+    masked_ce=None,
+    measures={"overload": 0.2},
+    trivial={"overload": 0.5},
+)
+
+
+@pytest.mark.parametrize("record", [RECORD, BARE, OTHER], ids=["whole", "bare", "of another task"])
 def test_record_comes_back_whole(record: RoundRecord) -> None:
     line = to_json(record)
     assert "\n" not in line
     assert round_from_json(line, source="here") == record
+
+
+def test_only_an_encoder_has_an_encoders_measures() -> None:
+    assert RECORD.encoder.drift == RECORD.drift
+    with pytest.raises(DataError, match=r"^homomorphism is null, expected the measures of an encoder$"):
+        OTHER.encoder  # noqa: B018
 
 
 def test_field_names_are_the_contract() -> None:
@@ -83,7 +101,7 @@ def test_field_names_are_the_contract() -> None:
     assert list(table) == [
         *("round", "accepted", "reason", "step", "homomorphism", "drift", "residual_share", "effective_rank", "loss"),
         *("masked_ce", "epsilon", "nodes", "shapley", "gate", "value", "pool_nano", "carried_nano", "seconds"),
-        *("model_hash", "rewards"),
+        *("model_hash", "rewards", "measures", "trivial"),
     ]
     assert list(table["homomorphism"]) == ["max", "p999", "mean", "bound", "n", "violations"]
     assert list(table["drift"]) == ["mean", "relative", "ratio", "max"]

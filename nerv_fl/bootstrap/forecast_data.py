@@ -13,41 +13,21 @@ Shapes: M shards, T minutes of each, B windows, W = 61 steps (60 and the next), 
 """
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from nerv_fl.arrays import BoolArray, FloatArray, IntArray
 from nerv_fl.errors import DataError
+from nerv_fl.models.forecast_losses import FIRST, Windows
 from nerv_fl.models.forecaster import WINDOW, LoadScale
 from nerv_fl.store.load import LoadFile
 from nerv_fl.store.load_schema import HORIZON, labels
 
-FIRST: Final = 29
-"""First step of a window that is judged in training, counted from 0: it has seen half an hour."""
 NEAR_BEFORE: Final = HORIZON
 NEAR_AFTER: Final = 20
-
-
-class Windows(NamedTuple):
-    """Windows to train on.
-
-    Attributes:
-        metrics_BWD: float32 (B, 61, 11), raw: a window, and the minute after it.
-        ahead_BS: float32 (B, S), 1 where overload comes within 10 minutes of the step.
-        clean_BS: bool (B, S), whether there was none in the hour up to it.
-    """
-
-    metrics_BWD: Tensor
-    ahead_BS: Tensor
-    clean_BS: Tensor
-
-    def part(self, start: int, end: int) -> "Windows":
-        """Return some of the windows."""
-        return Windows(*(item[start:end] for item in self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,19 +52,24 @@ class LoadSeries:
             raise DataError(f"{file.path} has 0 {split} shards, expected at least 1")
         if file.info.steps < needed:
             raise DataError(f"{file.path} has {file.info.steps} steps, expected at least {needed}")
+        series = cls.of(file, shards)
+        if not (series.onset & series.usable).any():
+            raise DataError(f"{file.path}: none of {len(shards)} {split} shards meets a clean onset, expected some")
+        return series
+
+    @classmethod
+    def of(cls, file: LoadFile, shards: IntArray) -> "LoadSeries":
+        """Read some shards, int64 [M]."""
         features = np.stack([file.array("features", int(shard)) for shard in shards])
         overload = np.stack([file.array("overload", int(shard)) for shard in shards])
         found = [labels(row) for row in overload]
-        series = cls(
+        return cls(
             shards=shards,
             features=features,
             overload=overload == 1,
             ahead=np.stack([each.ahead for each in found]),
             clean=np.stack([each.clean for each in found]),
         )
-        if not (series.onset & series.usable).any():
-            raise DataError(f"{file.path}: none of {len(shards)} {split} shards meets a clean onset, expected some")
-        return series
 
     @property
     def onset(self) -> BoolArray:

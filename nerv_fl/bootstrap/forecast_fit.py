@@ -1,9 +1,7 @@
 """Training the forecaster: Poisson batches, AdamW on a cosine, early stop on validation shards, exact resume.
 
-    loss of a window = mean_s BCE(logit_s + offset(clean_s), ahead_s) + lambda mean_sd |next_sd - x_{s+1,d}| / change_d
-
-change_d is the root mean square of one minute's change. Validation takes, for the second term, the mean over the
-metrics of the error over that of predicting no change. With ``dp`` each window's gradient is clipped to C and
+The loss of a window is that of `nerv_fl.models.forecast_losses`. Validation takes, for the second term, the mean over
+the metrics of the error over that of predicting no change. With ``dp`` each window's gradient is clipped to C and
 N(0, (sigma C)^2) is added to their sum, by Opacus' optimiser.
 
 Shapes: B windows, S judged steps, D metrics.
@@ -15,22 +13,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, optim
 
 from nerv_fl.arrays import FloatArray
-from nerv_fl.bootstrap.forecast_data import FIRST, PoissonWindows, Windows
+from nerv_fl.bootstrap.forecast_data import PoissonWindows
 from nerv_fl.bootstrap.schedule import warm_cosine
 from nerv_fl.checks import in_range
 from nerv_fl.client.privacy import Mechanism, PrivateOptimizer, epsilon_of, private_optimizer
 from nerv_fl.config import PrivacyConfig
 from nerv_fl.errors import DataError
+from nerv_fl.models.forecast_losses import FIRST, METRICS_WEIGHT, Windows, overload_loss, window_losses
 from nerv_fl.models.forecaster import METRICS, Forecaster
 from nerv_fl.models.layers import drop_non_finite, empty_grad_samples, per_sample_gradients
 from nerv_fl.rng import stream
 
-METRICS_WEIGHT: Final = 0.25
-"""lambda: both terms then move the weights about alike."""
 MAX_NORM: Final = 1.0
 """Length at which the gradient of a batch is cut without DP."""
 CHUNK: Final = 64
@@ -133,19 +129,6 @@ class Lesson:
         return cls(batches=train, offsets=train.offsets(), validation=windows)
 
 
-def window_losses(model: Forecaster, windows: Windows, *, offsets: FloatArray) -> tuple[Tensor, Tensor]:
-    """Return both terms of each window's loss, float32 (B,) each: overload, and metrics before lambda."""
-    found = model.every_step(windows.metrics_BWD[:, :-1], first=FIRST)
-    missed_BSD = (found.next_BSD - windows.metrics_BWD[:, FIRST + 1 :]).abs() / model.change
-    return _cross_entropy(found.logit_BS, windows, offsets=offsets), missed_BSD.mean(dim=(1, 2))
-
-
-def _cross_entropy(logit_BS: Tensor, windows: Windows, *, offsets: FloatArray) -> Tensor:
-    """Return the cross-entropy of overload, the mean over a window's steps in nats, float32 (B,)."""
-    offset_BS = torch.where(windows.clean_BS, offsets[1], offsets[0])
-    return F.binary_cross_entropy_with_logits(logit_BS + offset_BS, windows.ahead_BS, reduction="none").mean(dim=1)
-
-
 def evaluate(model: Forecaster, lesson: Lesson, *, step: int) -> Evaluation:
     """Return the validation loss."""
     size = len(lesson.validation.ahead_BS)
@@ -154,7 +137,7 @@ def evaluate(model: Forecaster, lesson: Lesson, *, step: int) -> Evaluation:
         for start in range(0, size, CHUNK):
             part = lesson.validation.part(start, start + CHUNK)
             found, next_BSD = model.every_step(part.metrics_BWD[:, :-1], first=FIRST), part.metrics_BWD[:, FIRST + 1 :]
-            overload += float(_cross_entropy(found.logit_BS, part, offsets=lesson.offsets).double().sum())
+            overload += float(overload_loss(found.logit_BS, part, offsets=lesson.offsets).double().sum())
             missed_D += (found.next_BSD - next_BSD).abs().double().sum(dim=(0, 1))
             changed_D += (part.metrics_BWD[:, FIRST:-1] - next_BSD).abs().double().sum(dim=(0, 1))
     metrics = float((missed_D / changed_D.clamp_min(1e-9)).mean())
@@ -261,8 +244,7 @@ def _plain_step(
     if len(windows.ahead_BS) == 0:
         return True
     optimizer.zero_grad()
-    overload_B, metrics_B = window_losses(model, windows, offsets=offsets)
-    loss = (overload_B + METRICS_WEIGHT * metrics_B).sum() / settings.batch_size
+    loss = window_losses(model, windows, offsets=offsets).total_B.sum() / settings.batch_size
     if not bool(torch.isfinite(loss)):
         return False
     loss.backward()
@@ -283,8 +265,8 @@ def _private_step(model: Forecaster, private: PrivateOptimizer, windows: Windows
             empty_grad_samples(model)
         else:
             with per_sample_gradients(model):
-                overload_B, metrics_B = window_losses(model, windows.part(start, start + CHUNK), offsets=offsets)
-                (overload_B + METRICS_WEIGHT * metrics_B).sum().backward()
+                losses = window_losses(model, windows.part(start, start + CHUNK), offsets=offsets)
+                losses.total_B.sum().backward()
             drop_non_finite(model)
         private.signal_skip_step(do_skip=start + CHUNK < size)
         private.step()

@@ -64,7 +64,7 @@ class RunDisplay:
         self._console.print(
             f"{federation.num_nodes} nodes, cohorts of {federation.cohort_size}, {federation.num_rounds} rounds\n"
             f"sigma {privacy.sigma}, clip {privacy.clip}, Poisson sampling at q = {config.sampling_rate:.4g}; "
-            f"epsilon at delta {privacy.delta:g} per step record",
+            f"epsilon at delta {privacy.delta:g} per {config.privacy_unit}",
             highlight=False,
             soft_wrap=True,
         )
@@ -103,7 +103,7 @@ class RunDisplay:
         accepted = sum(record.accepted for record in federated)
         self._console.print(
             f"\n{accepted} of {len(federated)} rounds accepted in {time.monotonic() - self._began:.0f} s; "
-            f"drift {rounds[0].drift.mean:.3g} -> {rounds[-1].drift.mean:.3g}",
+            f"{_change(rounds[0], rounds[-1])}",
             highlight=False,
         )
         final = manifest.get("final")
@@ -117,14 +117,23 @@ class RunDisplay:
         self._console.print(f"[bold]{escape(str(report))}[/bold]", highlight=False, soft_wrap=True)
 
 
+def _change(first: RoundRecord, last: RoundRecord) -> str:
+    """Return what a run changed: an encoder's drift, another model's loss."""
+    if first.drift and last.drift:
+        return f"drift {first.drift.mean:.3g} -> {last.drift.mean:.3g}"
+    return f"loss {first.loss:.4f} -> {last.loss:.4f}"
+
+
 def _line(record: RoundRecord, rows: Sequence[RewardRow]) -> str:
     """Return a round's line of figures in 80 columns, its verdict coloured; a rejection's reason follows below."""
     epsilon = f"{record.epsilon.max:.2f}" if record.epsilon else "-"
+    drift = f"{record.drift.mean:.2e}" if record.drift else "-"
+    masked = f"{record.masked_ce.value:.3f}" if record.masked_ce else "-"
     verdict, colour = "bootstrap", "dim"
     if record.round > 0:
         verdict, colour = (f"step {record.step:g}", "green") if record.accepted else ("rejected", "yellow")
     line = (
-        f"{record.round:>5}  {record.loss:>7.4f}  {record.drift.mean:>8.2e}  {record.masked_ce.value:>6.3f}  "
+        f"{record.round:>5}  {record.loss:>7.4f}  {drift:>8}  {masked:>6}  "
         f"[{colour}]{verdict:<9}[/{colour}]  {epsilon:>4}  {record.seconds.total:>5.1f}  {_top_earner(rows)}"
     )
     return line if record.accepted else f"{line}\n       [yellow]{escape(record.reason)}[/yellow]"

@@ -111,10 +111,11 @@ def verify(
         return
     print(f"valid: round {verified.round_number} of run {verified.run}")
     print(f"model {verified.model_hash}")
-    print(
-        f"homomorphism bound kept on all of {verified.num_batches:,} batches drawn: at least "
-        f"{100 * verified.pass_fraction_low:.3f} % of the certify pool at 95 % confidence"
-    )
+    if verified.num_batches is not None and verified.pass_fraction_low is not None:
+        print(
+            f"homomorphism bound kept on all of {verified.num_batches:,} batches drawn: at least "
+            f"{100 * verified.pass_fraction_low:.3f} % of the certify pool at 95 % confidence"
+        )
     print(f"loss lower with p = {verified.p_value:.3g}; signed by an enclave whose hardware is mock")
 
 

@@ -28,7 +28,7 @@ def build_client_app(load_settings: Callable[[Context], HostSettings]) -> Client
             base_hash=str(request["base_hash"]),
             evidence=str(request["evidence"]),
         )
-        host = resident_host(load_settings(context), movement_floor=float(request["movement_floor"]))  # type: ignore[arg-type]
+        host = resident_host(load_settings(context), constants=str(request["constants"]))
         envelopes, refusing = host.answer(order, hosted_nodes(list(request["cohort"]), context))  # type: ignore[arg-type]
         reply = ConfigRecord(
             {

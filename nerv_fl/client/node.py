@@ -8,7 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -29,7 +29,6 @@ from nerv_fl.files import write_atomically
 from nerv_fl.models.weights import vector_hash
 from nerv_fl.rng import SystemSource, stream, system_stream
 from nerv_fl.sealing import Context, SigningKey, VerifyKey, check_evidence, encode_update, seal
-from nerv_fl.store import Ledger
 
 KEY_FILE: Final = "signing.key"
 
@@ -59,7 +58,7 @@ class Node:
     Args:
         number: Its number on the roster.
         folder: Its own folder.
-        samples: int64 [n], its samples in the ledger file.
+        samples: int64 [n], its samples in the data file.
         config: The settings this node agreed to; the server cannot change them.
         vendor_root: Pinned public key of the (mock) vendor root.
         code_hash: Hash of the enclave code that this node trusts.
@@ -94,13 +93,13 @@ class Node:
             privacy=config.privacy,
         )
 
-    def answer(self, order: RoundOrder, *, trainer: Trainer, ledger: Ledger) -> bytes:
+    def answer(self, order: RoundOrder, *, trainer: Trainer, data: Any) -> bytes:
         """Return the sealed update for a round: trained now, or the very envelope sent before.
 
         Args:
             order: The round.
             trainer: The process's resident model.
-            ledger: The file that holds the node's shard.
+            data: The task's open file that holds the node's shard.
 
         Raises:
             SealError: If the evidence does not verify, or the encoder is not the one announced.
@@ -118,7 +117,7 @@ class Node:
         if stored is not None:
             return stored
         self._spending.spend(order.run, order.round_number, num_steps=self._config.training.local_steps)
-        update_P = self._training(self._assignment(order, trainer=trainer, ledger=ledger))
+        update_P = self._training(self._assignment(order, trainer=trainer, data=data))
         envelope = seal(
             self._encode(update_P, round_number=order.round_number),
             context=context,
@@ -128,7 +127,7 @@ class Node:
         self._store(order, envelope)
         return envelope
 
-    def _assignment(self, order: RoundOrder, *, trainer: Trainer, ledger: Ledger) -> Assignment:
+    def _assignment(self, order: RoundOrder, *, trainer: Trainer, data: Any) -> Assignment:
         return Assignment(
             number=self._number,
             round_number=order.round_number,
@@ -136,7 +135,7 @@ class Node:
             samples=self._samples,
             streams=self._streams(order.round_number),
             trainer=trainer,
-            ledger=ledger,
+            data=data,
             folder=self._folder,
         )
 

@@ -1,4 +1,4 @@
-"""A node's local training: Poisson-sampled DP-SGD on its own ledger, giving an update and nothing else.
+"""A node's local training: Poisson-sampled DP-SGD on its own shard, giving an update and nothing else.
 
 For each local step: draw each of the n records with probability q, form the per-record gradients g_k, and take
 
@@ -14,30 +14,22 @@ Shapes: B records of one batch, P parameters.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 
 from nerv_fl.arrays import IntArray
 from nerv_fl.client.privacy import private_optimizer
-from nerv_fl.config import PrivacyConfig, TrainingConfig
-from nerv_fl.models.batch import StateBatch, draw_masks, make_batch
-from nerv_fl.models.encoder import Encoder, get_flat, set_flat
+from nerv_fl.config import TrainingConfig
+from nerv_fl.models.encoder import get_flat, set_flat
 from nerv_fl.models.layers import drop_non_finite, empty_grad_samples, per_sample_gradients
-from nerv_fl.models.losses import sample_losses
 from nerv_fl.rng import Source, stream
-from nerv_fl.store import Ledger, Samples
+from nerv_fl.tasks.known import AnyTask
+from nerv_fl.tasks.task import Batch
 
 Records: TypeAlias = IntArray
-
-
-class RecordSource(Protocol):
-    """Where a trainer reads records: a ledger."""
-
-    def read(self, samples: Records, /) -> Samples:
-        """Return the samples of these numbers, in their order."""
+"""Numbers of a node's samples in its data file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,71 +60,68 @@ class Trainer:
     """A resident model with its optimiser: built once for each process, used for every node it hosts.
 
     Args:
-        encoder: The model; its parameters are overwritten at each use.
-        training: Batch and step sizes.
-        privacy: The mechanism.
-        movement_floor: f of the loss.
+        task: What is trained; its settings say batch, step sizes and mechanism.
     """
 
-    def __init__(
-        self, encoder: Encoder, *, training: TrainingConfig, privacy: PrivacyConfig, movement_floor: float
-    ) -> None:
-        self._encoder = encoder
+    def __init__(self, task: AnyTask) -> None:
+        training = task.config.training
+        self._task = task
+        self._model: nn.Module = task.build()
         self._training = training
-        self._movement_floor = movement_floor
         self._optimizer = private_optimizer(
-            encoder,
-            optim.SGD(encoder.parameters(), lr=training.learning_rate),
-            privacy=privacy,
+            self._model,
+            optim.SGD(self._model.parameters(), lr=training.learning_rate),
+            privacy=task.config.privacy,
             expected_batch=training.expected_batch,
         )
 
     @property
+    def task(self) -> AnyTask:
+        """What it trains."""
+        return self._task
+
+    @property
     def num_parameters(self) -> int:
         """P of the model it trains."""
-        return self._encoder.num_parameters
+        return sum(parameter.numel() for parameter in self._model.parameters())
 
-    def update(self, theta_P: Tensor, ledger: RecordSource, *, samples: Records, streams: Streams) -> Tensor:
+    def update(self, theta_P: Tensor, data: Any, *, samples: Records, streams: Streams) -> Tensor:
         """Return theta_i - theta after the local steps, float32 (P,).
 
         Args:
             theta_P: The round's weights.
-            ledger: The file that holds the node's records.
+            data: The task's open file that holds the node's records.
             samples: int64 [n], this node's samples in it.
             streams: The node's streams of this round.
         """
-        set_flat(self._encoder, theta_P)
+        set_flat(self._model, theta_P)
         self._forget()
         self._optimizer.noise = streams.noise
         rate = sampling_rate(self._training, samples)
         for _ in range(self._training.local_steps):
             drawn = samples[np.flatnonzero(streams.sampling.random(len(samples)) < rate)]
-            records = ledger.read(drawn)
-            masks = draw_masks(streams.masks, num_samples=len(drawn), num_accounts=self._encoder.preset.num_accounts)
-            self._step(make_batch(records, masks))
-        return get_flat(self._encoder) - theta_P
+            self._step(self._task.draw(data, drawn, streams.masks))
+        return get_flat(self._model) - theta_P
 
-    def _step(self, batch: StateBatch) -> None:
-        with torch.no_grad():
-            table_AD = self._encoder.table()
+    def _step(self, batch: Batch) -> None:
+        losses = self._task.objective(self._model)
         starts = range(0, batch.num_samples, self._training.micro_batch)
         for start in starts:
             part = batch.part(start, start + self._training.micro_batch)
-            with per_sample_gradients(self._encoder):
-                losses = sample_losses(self._encoder, part, table_AD=table_AD, movement_floor=self._movement_floor)
-                losses.loss_B.sum().backward()
-            drop_non_finite(self._encoder)
+            with per_sample_gradients(self._model):
+                losses(part).sum().backward()
+            drop_non_finite(self._model)
             self._optimizer.signal_skip_step(do_skip=start != starts[-1])
             self._optimizer.step()
             self._optimizer.zero_grad()
         if not starts:
-            empty_grad_samples(self._encoder)
+            empty_grad_samples(self._model)
             self._optimizer.step()
             self._optimizer.zero_grad()
 
     def _forget(self) -> None:
         """Drop what a step that failed half-way left behind: it was another node's."""
-        for parameter in self._encoder.parameters():
+        for parameter in self._model.parameters():
             parameter.grad_sample = parameter.summed_grad = None  # type: ignore[attr-defined]
 
 
@@ -144,10 +133,10 @@ class Assignment:
         number: The node.
         round_number: The round.
         theta_P: The round's weights, float32.
-        samples: int64 [n], the node's samples in the ledger.
+        samples: int64 [n], the node's samples in the data file.
         streams: The node's streams of this round.
         trainer: The process's resident model.
-        ledger: The file that holds the shards of all nodes it hosts.
+        data: The task's open file that holds the shards of all nodes it hosts.
         folder: The node's own folder.
     """
 
@@ -157,7 +146,7 @@ class Assignment:
     samples: Records
     streams: Streams
     trainer: Trainer
-    ledger: Ledger
+    data: Any
     folder: Path
 
 
@@ -167,4 +156,4 @@ LocalTraining: TypeAlias = Callable[[Assignment], Tensor]
 
 def train_honestly(work: Assignment) -> Tensor:
     """Return the update of DP-SGD on the node's own shard."""
-    return work.trainer.update(work.theta_P, work.ledger, samples=work.samples, streams=work.streams)
+    return work.trainer.update(work.theta_P, work.data, samples=work.samples, streams=work.streams)

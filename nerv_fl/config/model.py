@@ -13,15 +13,20 @@ PRESET_NAMES: Final = ("quickstart", "small", "tee", "base", "whitepaper")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Which encoder is trained. `readout` "mean" is the plain mean, for comparison only."""
+    """Which model is trained: `preset` and `readout` of an encoder, `width` of a forecaster.
+
+    `readout` "mean" is the plain mean, for comparison only. The protocol's forecaster has 296 units in each layer.
+    """
 
     preset: str = "quickstart"
     readout: str = "balance"
+    width: int = 32
 
     def __post_init__(self) -> None:
         """Refuse unknown presets and read-outs."""
         one_of("model.preset", self.preset, choices=PRESET_NAMES)
         one_of("model.readout", self.readout, choices=("balance", "mean"))
+        in_range("model.width", self.width, low=1, high=1024)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Refuse empty pools, and nodes whose samples are not whole chains."""
-        in_range("data.steps", self.steps, low=1, high=4096)
+        in_range("data.steps", self.steps, low=1, high=10**6)
         in_range("data.max_transactions", self.max_transactions, low=1, high=256)
         in_range("data.samples_per_node", self.samples_per_node, low=1, high=10**9)
         for name in ("bootstrap_chains", "heldout_chains", "search_chains", "certify_chains", "final_chains"):

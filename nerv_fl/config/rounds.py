@@ -64,6 +64,7 @@ class ServerConfig:
 class GateConfig:
     """What a candidate encoder must show before it is committed.
 
+    `max_measure_ratio` is for the measures of a task other than the encoder.
     `enforce` false commits step 1 whatever it does, without a certificate: for measuring what the gate is worth.
     """
 
@@ -77,6 +78,7 @@ class GateConfig:
     max_masked_ce_ratio: float = 1.01
     max_relative_drift_ratio: float = 1.01
     min_rank_ratio: float = 0.95
+    max_measure_ratio: float = 1.01
     min_norm: float = 0.5
     max_norm: float = 2.0
 
@@ -91,6 +93,7 @@ class GateConfig:
         in_range("gate.max_masked_ce_ratio", self.max_masked_ce_ratio, low=1, high=10)
         in_range("gate.max_relative_drift_ratio", self.max_relative_drift_ratio, low=1, high=10)
         in_range("gate.min_rank_ratio", self.min_rank_ratio, low=0, high=1)
+        in_range("gate.max_measure_ratio", self.max_measure_ratio, low=1, high=10)
         in_range("gate.min_norm", self.min_norm, low=0, high=self.max_norm)
         in_range("gate.max_norm", self.max_norm, low=0, high=math.inf, open_low=True)
 

@@ -6,7 +6,7 @@ A default is the quickstart's value.
 from dataclasses import dataclass, field
 from typing import Final
 
-from nerv_fl.checks import in_range
+from nerv_fl.checks import in_range, one_of
 from nerv_fl.config.adversaries import AdversariesConfig
 from nerv_fl.config.model import BootstrapConfig, DataConfig, ModelConfig
 from nerv_fl.config.rounds import EnclaveConfig, GateConfig, RewardsConfig, ServerConfig, ValuationConfig
@@ -14,6 +14,11 @@ from nerv_fl.config.training import FederationConfig, PrivacyConfig, TrainingCon
 from nerv_fl.errors import ConfigError
 
 MAX_NAME: Final = 64
+
+UNITS: Final = {"encoder": "step record", "forecaster": "window"}
+
+TASK_NAMES: Final = ("encoder", "forecaster")
+"""Models that a federation trains out of the box; `nerv_fl.tasks` has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +44,11 @@ class TrackingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Every setting of a run."""
+    """Every setting of a run. `task` is "encoder", "forecaster", or "package.module:Class" of your own."""
 
     name: str = "quickstart"
     seed: int = 7
+    task: str = "encoder"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
@@ -62,6 +68,8 @@ class RunConfig:
         """Check what spans sections."""
         if not 1 <= len(self.name) <= MAX_NAME or not self.name.isascii() or not self.name.isprintable():
             raise ConfigError(f"name is {self.name!r}, expected 1 to {MAX_NAME} printable ASCII characters")
+        if ":" not in self.task:
+            one_of("task", self.task, choices=TASK_NAMES)
         self._check_valuation()
         in_range("seed", self.seed, low=0, high=2**63 - 1)
         in_range("training.expected_batch", self.training.expected_batch, low=1, high=self.data.samples_per_node)
@@ -102,6 +110,11 @@ class RunConfig:
             return max(cohort + 2, 18)
         by_masks = not is_linear or settings.game == "mean"
         return cohort + 2 if settings.method == "auto" and by_masks and cohort > settings.exact_max_nodes else 8
+
+    @property
+    def privacy_unit(self) -> str:
+        """What epsilon is of: add or remove one of these, samples taken as fixed rows."""
+        return UNITS.get(self.task, "sample")
 
     @property
     def sampling_rate(self) -> float:

@@ -12,7 +12,9 @@ Source of the effective rank: Roy and Vetterli, "The effective rank", EUSIPCO 20
 Shapes: B samples, A accounts, D width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +48,15 @@ class SampleMeasures:
     residual_BD: npt.NDArray[np.float32]
     live_BD: npt.NDArray[np.float32]
     table_AD: npt.NDArray[np.float32]
+
+    @classmethod
+    def joined(cls, parts: Sequence["SampleMeasures"]) -> "SampleMeasures":
+        """Return the measures of consecutive parts, all of one encoder, as one."""
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in BY_SAMPLE}
+        return cls(**columns, table_AD=parts[0].table_AD)
+
+
+BY_SAMPLE: Final = ("loss_B", "drift_B", "delta_B", "masked_ce_B", "residual_BD", "live_BD")
 
 
 @dataclass(frozen=True, kw_only=True)

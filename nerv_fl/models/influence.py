@@ -3,46 +3,47 @@
 Shapes: K samples, P parameters.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from torch import nn
 
 from nerv_fl.arrays import FloatArray, Vector
-from nerv_fl.models.batch import StateBatch
-from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.layers import clear_grad_samples, per_sample_gradients
-from nerv_fl.models.losses import sample_losses_through_table
+
+Losses: TypeAlias = Callable[[Any, Any], torch.Tensor]
+"""Of a model and a batch: the loss of each sample, (n,), with its gradient by all weights."""
 
 
-def sample_gradients(encoder: Encoder, batch: StateBatch, *, movement_floor: float, chunk: int) -> Iterator[Vector]:
+def sample_gradients(model: nn.Module, batch: Any, *, losses: Losses, chunk: int) -> Iterator[Vector]:
     """Yield each sample's gradient of its loss, `chunk` samples at a time (bits depend on it), float32 [n, P].
 
     Args:
-        encoder: Encoder at the point of expansion.
+        model: The model at the point of expansion.
         batch: K samples.
-        movement_floor: f of the loss.
+        losses: The loss of each sample.
         chunk: Samples whose gradients stand in memory together.
     """
     for start in range(0, batch.num_samples, chunk):
         part = batch.part(start, start + chunk)
-        with per_sample_gradients(encoder):
-            sample_losses_through_table(encoder, part, movement_floor=movement_floor).loss_B.sum().backward()
-        gradients = [_taken(parameter, part.num_samples) for parameter in encoder.parameters()]
-        clear_grad_samples(encoder)
+        with per_sample_gradients(model):
+            losses(model, part).sum().backward()
+        gradients = [_taken(parameter, part.num_samples) for parameter in model.parameters()]
+        clear_grad_samples(model)
         yield torch.cat(gradients, dim=1).cpu().numpy()
 
 
-def mean_gradient(encoder: Encoder, batch: StateBatch, *, movement_floor: float, chunk: int) -> FloatArray:
+def mean_gradient(model: nn.Module, batch: Any, *, losses: Losses, chunk: int) -> FloatArray:
     """Return the gradient of the mean loss, float64 [P], with the activations of `chunk` samples in memory."""
-    parameters = list(encoder.parameters())
-    total_P = np.zeros(encoder.num_parameters)
+    parameters = list(model.parameters())
+    total_P: FloatArray = np.zeros(sum(parameter.numel() for parameter in parameters))
     for start in range(0, batch.num_samples, chunk):
         part = batch.part(start, start + chunk)
-        loss = sample_losses_through_table(encoder, part, movement_floor=movement_floor).loss_B.sum()
-        gradients = torch.autograd.grad(loss, parameters)
+        gradients = torch.autograd.grad(losses(model, part).sum(), parameters)
         total_P += torch.cat([gradient.reshape(-1) for gradient in gradients]).cpu().numpy()
-    return total_P / batch.num_samples
+    return np.asarray(total_P / batch.num_samples)
 
 
 def _taken(parameter: torch.nn.Parameter, num_samples: int) -> torch.Tensor:

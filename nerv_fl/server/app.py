@@ -11,9 +11,6 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from nerv_fl.arrays import Vector
-from nerv_fl.models.encoder import Encoder, get_flat
-from nerv_fl.models.presets import get_preset
-from nerv_fl.models.weights import load_encoder
 from nerv_fl.records import RewardRow, RoundRecord
 from nerv_fl.server.checkpoint import has_state, load_state
 from nerv_fl.server.folder import POOLS, RunFolder
@@ -27,6 +24,7 @@ from nerv_fl.strategy.enclave import Enclave
 from nerv_fl.strategy.identity import EnclaveIdentity
 from nerv_fl.strategy.nerv import NervStrategy
 from nerv_fl.strategy.state import FederationState
+from nerv_fl.tasks.known import find_task
 
 
 def ignore_round(_record: RoundRecord, _rows: Sequence[RewardRow]) -> None:
@@ -61,17 +59,15 @@ def serve(grid: Grid, folder: RunFolder, *, num_supernodes: int, on_round: OnRou
         NervError: If the folder is not a prepared run, or no SuperNode comes online.
     """
     config, manifest = folder.config, folder.read_manifest()
-    bootstrap_P, movement_floor = _bootstrap(folder)
-    settings = PoolSettings(
-        config=config, paths={name: folder.data(name) for name in POOLS}, movement_floor=movement_floor
-    )
+    start_P, constants = find_task(config.task).read_start(folder.bootstrap_path, config)
+    settings = PoolSettings(config=config, paths={name: folder.data(name) for name in POOLS}, constants=constants)
     run = str(manifest["run"])
     trackers = make_trackers(config.tracking, folder.root)
     with make_pools(settings) as pools:
-        state, is_new = _state(folder, bootstrap_P, run=run)
+        state, is_new = _state(folder, start_P, run=run)
         monitor = Monitor(pools, config=config)
         if is_new:
-            folder.update_manifest(references=monitor.references(bootstrap_P))
+            folder.update_manifest(references=monitor.references(start_P))
         recorder = Recorder(folder, state, monitor=monitor, config=config, trackers=trackers, on_round=on_round)
         if is_new:
             recorder.record_bootstrap()
@@ -85,27 +81,20 @@ def serve(grid: Grid, folder: RunFolder, *, num_supernodes: int, on_round: OnRou
             config=config,
             run=run,
             weights=folder.read_weights(),
-            movement_floor=movement_floor,
+            constants=constants,
             num_supernodes=num_supernodes,
             commit=recorder.commit,
         )
         strategy.start(grid)
         if "final" not in folder.read_manifest():
-            folder.update_manifest(final=asdict(monitor.final(bootstrap_P, strategy.state.theta_P)))
+            folder.update_manifest(final=asdict(monitor.final(start_P, strategy.state.theta_P)))
     write_report(folder.root)
     for tracker in trackers:
         tracker.close()
     return strategy.state
 
 
-def _bootstrap(folder: RunFolder) -> tuple[Vector, float]:
-    model = folder.config.model
-    encoder = Encoder(get_preset(model.preset), readout=model.readout)
-    facts = load_encoder(folder.bootstrap_path, encoder)
-    return get_flat(encoder).numpy(), float(facts["movement_floor"])  # type: ignore[arg-type]
-
-
-def _state(folder: RunFolder, bootstrap_P: Vector, *, run: str) -> tuple[FederationState, bool]:
+def _state(folder: RunFolder, start_P: Vector, *, run: str) -> tuple[FederationState, bool]:
     """Return the state to begin from, and whether no round was recorded yet."""
     if has_state(folder.checkpoint):
         state = load_state(folder.checkpoint)
@@ -115,4 +104,4 @@ def _state(folder: RunFolder, bootstrap_P: Vector, *, run: str) -> tuple[Federat
     folder.cut_after(-1)
     config = folder.config
     num_nodes = config.federation.num_nodes
-    return FederationState.first(bootstrap_P, num_nodes=num_nodes, rewards=config.rewards, run=run), True
+    return FederationState.first(start_P, num_nodes=num_nodes, rewards=config.rewards, run=run), True

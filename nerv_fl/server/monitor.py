@@ -1,9 +1,9 @@
-"""What the reports say of an encoder: its measures on fixed samples of the certify pool, and the final pool's verdict.
+"""What the reports say of a model: its measures on fixed samples of the certify pool, and the final pool's verdict.
 
 The monitor samples are the same in every round, so that curves can be compared; nothing is chosen by them.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Final
 
 import numpy as np
@@ -13,32 +13,19 @@ from scipy.stats import t as student_t
 from nerv_fl.arrays import Vector
 from nerv_fl.client.privacy import Mechanism, epsilon_of
 from nerv_fl.config import PROTOCOL_BOUND, RunConfig
-from nerv_fl.models.encoder import Encoder, get_flat, set_flat
-from nerv_fl.models.evaluate import EncoderMeasures, measure_v_alone, summarise
-from nerv_fl.models.presets import get_preset
-from nerv_fl.records import Drift, EpsilonSpread, FinalPool, Homomorphism, MaskedCrossEntropy
+from nerv_fl.models.encoder import get_flat, set_flat
+from nerv_fl.records import EpsilonSpread, FinalPool, Homomorphism, Standing
 from nerv_fl.rng import stream, torch_stream
 from nerv_fl.server.utility import Pools
 from nerv_fl.strategy.gate import CERTIFY, one_step_per_chain
+from nerv_fl.tasks.measures import Measures, Summary
 
 FINAL: Final = "final"
 FINAL_CONFIDENCE: Final = 0.95
 
 
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """The measures of the encoder that stands, as a round's record holds them."""
-
-    homomorphism: Homomorphism
-    drift: Drift
-    residual_share: float
-    effective_rank: float
-    loss: float
-    masked_ce: MaskedCrossEntropy
-
-
 class Monitor:
-    """Measures standing encoders on the monitor samples.
+    """Measures standing models on the monitor samples.
 
     Args:
         pools: The held-out pools.
@@ -49,24 +36,23 @@ class Monitor:
         self._pools = pools
         self._config = config
         self._ids = one_step_per_chain(np.arange(config.gate.monitor_samples), pools.num_steps())
-        self._unigram, self._per_account = pools.baselines(CERTIFY, self._ids)
+        self._trivial = pools.trivial(CERTIFY, self._ids)
 
     def standing(self, theta_P: Vector, *, homomorphism: Homomorphism | None = None) -> Standing:
-        """Measure an encoder; its bound is tested here if the gate has not done so."""
-        measures = summarise(self._pools.measure([theta_P], CERTIFY, self._ids)[0])
-        return self._standing(measures, homomorphism or self._bound(theta_P))
+        """Measure a model; what it claims of itself is tested here if the gate has not done so."""
+        measures = self._pools.measure([theta_P], CERTIFY, self._ids)[0]
+        return self._standing(self._pools.summarise(measures), homomorphism or self._bound(theta_P))
 
     def references(self, theta_P: Vector) -> dict[str, object]:
-        """Return the two reference rows: random weights, and the bootstrap's V alone."""
-        random = Encoder(get_preset(self._config.model.preset), readout=self._config.model.readout)
-        random.reset_parameters(torch_stream(self._config.seed, "reference", "weights"))
-        own = Encoder(get_preset(self._config.model.preset), readout=self._config.model.readout)
+        """Return the reference rows: random weights, and what the task makes of the start, such as V alone."""
+        task = self._pools.task
+        random, own = task.build(), task.build()
+        task.draw_parameters(random, torch_stream(self._config.seed, "reference", "weights"))
         set_flat(own, torch.from_numpy(theta_P))
-        alone = measure_v_alone(own, self._pools.batch(CERTIFY, self._ids))
-        return {
-            "random_weights": asdict(self.standing(get_flat(random).numpy())),
-            "v_alone": asdict(self._standing(alone, self._bound(theta_P))),
-        }
+        made = task.references(own, self._pools.batch(CERTIFY, self._ids))
+        rows = {"random_weights": self.standing(get_flat(random).numpy())}
+        rows |= {name: self._standing(measures, self._bound(theta_P)) for name, measures in made.items()}
+        return {name: asdict(row) for name, row in rows.items()}
 
     def final(self, before_P: Vector, after_P: Vector) -> FinalPool:
         """Open the final pool: one step of each of its chains, before against after."""
@@ -82,33 +68,25 @@ class Monitor:
             ci_high=float(change_B.mean() + half),
             chains=len(ids),
             confidence=FINAL_CONFIDENCE,
-            drift_before=float(before.drift_B.mean()),
-            drift_after=float(after.drift_B.mean()),
+            drift_before=_mean(before, "drift_B"),
+            drift_after=_mean(after, "drift_B"),
         )
 
-    def _bound(self, theta_P: Vector) -> Homomorphism:
+    def _bound(self, theta_P: Vector) -> Homomorphism | None:
         num_samples = self._pools.num_chains(CERTIFY) * self._pools.num_steps()
         batches = stream(self._config.seed, "monitor", "bound").integers(
             num_samples, size=self._config.gate.bound_batches
         )
         return self._pools.bound(theta_P, CERTIFY, batches, bound=PROTOCOL_BOUND)
 
-    def _standing(self, measures: EncoderMeasures, homomorphism: Homomorphism) -> Standing:
-        return Standing(
-            homomorphism=homomorphism,
-            drift=Drift(
-                mean=measures.drift_mean,
-                relative=measures.drift_relative,
-                ratio=measures.drift_ratio,
-                max=measures.drift_max,
-            ),
-            residual_share=measures.residual_share,
-            effective_rank=measures.effective_rank,
-            loss=measures.loss,
-            masked_ce=MaskedCrossEntropy(
-                value=measures.masked_ce, unigram=self._unigram, per_account=self._per_account
-            ),
-        )
+    def _standing(self, summary: Summary, homomorphism: Homomorphism | None) -> Standing:
+        return self._pools.task.standing(summary, trivial=self._trivial, homomorphism=homomorphism)
+
+
+def _mean(measures: Measures, name: str) -> float | None:
+    """Return the mean of a column, None if the task has none of that name."""
+    column = getattr(measures, name, None)
+    return None if column is None else float(column.mean())
 
 
 def epsilon_spread(participations: tuple[int, ...], *, config: RunConfig) -> EpsilonSpread:

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from nerv_fl.config import RunConfig
-from nerv_fl.records import RewardRow, RewardsSummary, RoundRecord, Seconds
+from nerv_fl.records import RewardRow, RewardsSummary, RoundRecord, Seconds, Standing
 from nerv_fl.server.checkpoint import save_state
 from nerv_fl.server.folder import RunFolder
-from nerv_fl.server.monitor import Monitor, Standing, epsilon_spread
+from nerv_fl.server.monitor import Monitor, epsilon_spread
 from nerv_fl.server.report import write_report
 from nerv_fl.server.tracking import Tracker
 from nerv_fl.strategy.nerv import Hearing
@@ -131,15 +131,7 @@ class Recorder:
         rounds = self._folder.rounds()
         if not rounds:
             return self._monitor.standing(self._state.theta_P)
-        last = rounds[-1]
-        return Standing(
-            homomorphism=last.homomorphism,
-            drift=last.drift,
-            residual_share=last.residual_share,
-            effective_rank=last.effective_rank,
-            loss=last.loss,
-            masked_ce=last.masked_ce,
-        )
+        return rounds[-1].standing
 
 
 def _fields(standing: Standing) -> dict[str, Any]:

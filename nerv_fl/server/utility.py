@@ -1,8 +1,8 @@
 """The held-out pools, and everything that is measured on them.
 
-Three ledgers that no node has: *search* chooses the step and values the nodes, *certify* judges the candidate,
-*final* is opened once, at the end. `Pools` measures in this process; `nerv_fl.server.workers` spreads the same calls
-over processes.
+Three files that no node has: *search* chooses the step and values the nodes, *certify* judges the candidate, *final* is
+opened once, at the end. `Pools` measures in this process; `nerv_fl.server.workers` spreads the same calls over
+processes. What is measured is the task's affair.
 
 Shapes: B samples, K samples, N directions, P parameters.
 """
@@ -11,24 +11,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 
-from nerv_fl.arrays import BoolArray, FloatArray, IntArray, Vector
-from nerv_fl.config import RunConfig
-from nerv_fl.models.batch import StateBatch, evaluation_masks, make_batch
-from nerv_fl.models.encoder import Encoder, centre, get_flat, set_flat
-from nerv_fl.models.evaluate import BalanceBaselines, SampleMeasures, measure_samples
-from nerv_fl.models.homomorphism import check_bound
+from nerv_fl.arrays import FloatArray, IntArray, Vector
+from nerv_fl.config import GateConfig, RunConfig
+from nerv_fl.models.encoder import get_flat, set_flat
 from nerv_fl.models.influence import mean_gradient, sample_gradients
-from nerv_fl.models.losses import data_free_gradient
-from nerv_fl.models.presets import get_preset
 from nerv_fl.records import Homomorphism
 from nerv_fl.rows import Rows
-from nerv_fl.store import Samples, open_ledger
 from nerv_fl.strategy.gate import SEARCH
+from nerv_fl.tasks.known import make_task
+from nerv_fl.tasks.measures import Measures, Summary
+from nerv_fl.tasks.start import Constants
 from nerv_fl.threads import use_one_thread
 
 
@@ -38,81 +35,70 @@ class PoolSettings:
 
     Attributes:
         config: The run's settings.
-        paths: Ledger file of each pool.
-        movement_floor: f of the loss.
+        paths: Data file of each pool.
+        constants: Those of the task.
     """
 
     config: RunConfig
     paths: Mapping[str, Path]
-    movement_floor: float
+    constants: Constants
 
 
 class Pools:
-    """Measures encoders on the pools, in this process.
+    """Measures models on the pools, in this process.
 
     Args:
-        settings: Pools and model.
+        settings: Pools and task.
 
     Raises:
-        DataError: If a pool is missing, damaged, or of another account number than the model's.
+        DataError: If a pool is missing, damaged, or does not fit the model.
     """
 
     def __init__(self, settings: PoolSettings) -> None:
         use_one_thread()
-        config = settings.config
         self._settings = settings
-        self._encoder = Encoder(get_preset(config.model.preset), readout=config.model.readout)
-        self._files = {name: open_ledger(path) for name, path in settings.paths.items()}
-        for file in self._files.values():
-            file.require_accounts(self._encoder.preset.num_accounts)
+        self.task = make_task(settings.config, settings.constants)
+        self._model = self.task.build()
+        self._files = {name: self.task.open(path) for name, path in settings.paths.items()}
         self._prepared = lru_cache(maxsize=64)(self._prepare)
 
     def num_chains(self, pool: str) -> int:
         """Return the number of chains of a pool."""
-        return self._files[pool].info.chains
+        return self.task.size_of(self._files[pool]).chains
 
     def num_steps(self) -> int:
-        """Return the number of steps of each chain."""
-        return self._files[SEARCH].info.steps
+        """Return the number of samples of each chain."""
+        return self.task.size_of(self._files[SEARCH]).steps
 
-    def measure(self, candidates: Sequence[Vector], pool: str, sample_ids: IntArray) -> list[SampleMeasures]:
-        """Measure each candidate on the same samples under the same masks."""
+    def measure(self, candidates: Sequence[Vector], pool: str, sample_ids: IntArray) -> list[Measures]:
+        """Measure each candidate on the same samples."""
         return [self.measure_one(candidate, pool, sample_ids) for candidate in candidates]
 
-    def measure_one(self, candidate: Vector, pool: str, sample_ids: IntArray) -> SampleMeasures:
+    def measure_one(self, candidate: Vector, pool: str, sample_ids: IntArray) -> Measures:
         """Measure one candidate."""
-        set_flat(self._encoder, torch.from_numpy(candidate))
-        return measure_samples(
-            self._encoder,
-            self._prepared(pool, sample_ids.tobytes()),
-            movement_floor=self._settings.movement_floor,
-            chunk=self._settings.config.enclave.chunk,
-        )
+        return self.task.measure(self._at(candidate), self.batch(pool, sample_ids), chunk=self._chunk)
 
-    def bound(self, candidate: Vector, pool: str, sample_ids: IntArray, *, bound: float) -> Homomorphism:
-        """Test the homomorphism bound on the batches of samples; the "mean" read-out by what it really does."""
-        set_flat(self._encoder, torch.from_numpy(candidate))
-        with torch.no_grad():
-            table_AD = self._encoder.table().numpy()
-        errors = None
-        if self._encoder.readout == "mean":
-            errors = self.measure_one(candidate, pool, sample_ids).drift_B
-        return check_bound(self.read(pool, sample_ids, with_batches=True), table_AD, bound=bound, errors=errors)
+    def summarise(self, measures: Measures) -> Summary:
+        """Return the means of what was measured."""
+        return self.task.summarise(measures)
+
+    def broken_condition(self, before: Summary, after: Summary, *, limits: GateConfig) -> str:
+        """Return the first condition that a model breaks against the one before, in words, or an empty string."""
+        return self.task.broken_condition(before, after, limits=limits)
+
+    def bound(self, candidate: Vector, pool: str, sample_ids: IntArray, *, bound: float) -> Homomorphism | None:
+        """Test what the model claims of itself on samples of a pool; None if it claims nothing."""
+        return self.task.certify(self._at(candidate), self._files[pool], sample_ids, bound=bound)
 
     def centred(self, theta_P: Vector) -> Vector:
-        """Return the same encoder with its origin at mean V = 0."""
-        set_flat(self._encoder, torch.from_numpy(theta_P))
-        centre(self._encoder)
-        return get_flat(self._encoder).numpy()
+        """Return the one representative of all models that compute the same as this one."""
+        model = self._at(theta_P)
+        self.task.settle(model)
+        return get_flat(model).numpy()
 
     def data_free_descent(self, theta_P: Vector) -> Vector:
         """Return minus the gradient of the loss terms that need no data."""
-        set_flat(self._encoder, torch.from_numpy(theta_P))
-        server = self._settings.config.server
-        gradient_P = data_free_gradient(
-            self._encoder, spread_weight=server.spread_weight, size_weight=server.size_weight
-        )
-        return np.asarray(-gradient_P.numpy(), dtype=np.float32)
+        return np.asarray(-self.task.free_gradient(self._at(theta_P)).numpy(), dtype=np.float32)
 
     def gradient_products(self, theta_P: Vector, pool: str, sample_ids: IntArray, *, directions: Rows) -> FloatArray:
         """Return minus <grad of sample k's loss, direction i>, float64 (K, N): a pass over the directions a chunk."""
@@ -124,13 +110,8 @@ class Pools:
 
     def sample_gradients(self, theta_P: Vector, pool: str, sample_ids: IntArray) -> Iterator[Vector]:
         """Yield each sample's gradient, `enclave.chunk` samples at a time, float32 (n, P)."""
-        set_flat(self._encoder, torch.from_numpy(theta_P))
-        return sample_gradients(
-            self._encoder,
-            self._prepared(pool, sample_ids.tobytes()),
-            movement_floor=self._settings.movement_floor,
-            chunk=self._settings.config.enclave.chunk,
-        )
+        model, batch = self._at(theta_P), self.batch(pool, sample_ids)
+        return sample_gradients(model, batch, losses=self.task.value_losses, chunk=self._chunk)
 
     def mean_gradients(self, thetas: Sequence[Vector], pool: str, sample_ids: IntArray) -> list[FloatArray]:
         """Return the gradient of the samples' mean loss at each point, float64 (P,)."""
@@ -138,34 +119,19 @@ class Pools:
 
     def mean_gradient(self, theta_P: Vector, pool: str, sample_ids: IntArray) -> FloatArray:
         """Return it at one point."""
-        set_flat(self._encoder, torch.from_numpy(theta_P))
-        return mean_gradient(
-            self._encoder,
-            self._prepared(pool, sample_ids.tobytes()),
-            movement_floor=self._settings.movement_floor,
-            chunk=self._settings.config.enclave.chunk,
-        )
+        model, batch = self._at(theta_P), self.batch(pool, sample_ids)
+        return mean_gradient(model, batch, losses=self.task.value_losses, chunk=self._chunk)
 
-    def baselines(self, pool: str, sample_ids: IntArray) -> tuple[float, float]:
-        """Return the cross-entropies of the unigram and of the per-account unigram, fitted on the search pool."""
-        fitted = BalanceBaselines.fit(self._files[SEARCH].read_chains(0, self.num_chains(SEARCH)).balances)
-        samples = self.read(pool, sample_ids)
-        return fitted.cross_entropy(samples.before, self.masks(samples))
+    def trivial(self, pool: str, sample_ids: IntArray) -> Mapping[str, float]:
+        """Return what trivial models, fitted on the search pool, reach on samples of a pool."""
+        return self.task.trivial(self._files[SEARCH], self._files[pool], sample_ids)
 
-    def batch(self, pool: str, sample_ids: IntArray) -> StateBatch:
-        """Return the tensors of samples under their evaluation masks."""
+    def batch(self, pool: str, sample_ids: IntArray) -> Any:
+        """Return the tensors of held-out samples."""
         return self._prepared(pool, sample_ids.tobytes())
 
-    def masks(self, samples: Samples) -> BoolArray:
-        """Return the evaluation masks of samples."""
-        return evaluation_masks(self._settings.config.seed, samples)
-
-    def read(self, pool: str, sample_ids: IntArray, *, with_batches: bool = False) -> Samples:
-        """Return samples of a pool."""
-        return self._files[pool].read(sample_ids, with_batches=with_batches)
-
     def close(self) -> None:
-        """Close the ledgers."""
+        """Close the files."""
         for file in self._files.values():
             file.close()
 
@@ -177,6 +143,14 @@ class Pools:
         """Close them."""
         self.close()
 
-    def _prepare(self, pool: str, packed_ids: bytes) -> StateBatch:
-        samples = self.read(pool, np.frombuffer(packed_ids, dtype=np.int64))
-        return make_batch(samples, self.masks(samples))
+    @property
+    def _chunk(self) -> int:
+        return self._settings.config.enclave.chunk
+
+    def _at(self, theta_P: Vector) -> Any:
+        """Return the resident model with these weights."""
+        set_flat(self._model, torch.from_numpy(theta_P))
+        return self._model
+
+    def _prepare(self, pool: str, packed_ids: bytes) -> Any:
+        return self.task.read(self._files[pool], np.frombuffer(packed_ids, dtype=np.int64))

@@ -16,8 +16,8 @@ import numpy as np
 
 from nerv_fl.arrays import FloatArray, IntArray, Vector
 from nerv_fl.errors import CheckpointError
-from nerv_fl.models.evaluate import SampleMeasures
 from nerv_fl.server.utility import Pools, PoolSettings
+from nerv_fl.tasks.measures import Measures
 
 CHUNKS_PER_TASK: Final = 4
 
@@ -44,8 +44,8 @@ class PooledPools(Pools):
             initargs=(settings,),
         )
 
-    def measure(self, candidates: Sequence[Vector], pool: str, sample_ids: IntArray) -> list[SampleMeasures]:
-        """Measure each candidate on the same samples under the same masks."""
+    def measure(self, candidates: Sequence[Vector], pool: str, sample_ids: IntArray) -> list[Measures]:
+        """Measure each candidate on the same samples."""
         blocks = self._blocks(sample_ids)
         futures = [[self._submit(_measure, theta_P, pool, block) for block in blocks] for theta_P in candidates]
         return [_join([_result(future) for future in row]) for row in futures]
@@ -91,16 +91,8 @@ def _result(future: Future[Any]) -> Any:
         raise CheckpointError("a worker process of the enclave died; --resume goes on from the last round") from error
 
 
-def _join(parts: list[SampleMeasures]) -> SampleMeasures:
-    return SampleMeasures(
-        loss_B=np.concatenate([part.loss_B for part in parts]),
-        drift_B=np.concatenate([part.drift_B for part in parts]),
-        delta_B=np.concatenate([part.delta_B for part in parts]),
-        masked_ce_B=np.concatenate([part.masked_ce_B for part in parts]),
-        residual_BD=np.concatenate([part.residual_BD for part in parts]),
-        live_BD=np.concatenate([part.live_BD for part in parts]),
-        table_AD=parts[0].table_AD,
-    )
+def _join(parts: Sequence[Measures]) -> Measures:
+    return type(parts[0]).joined(parts)
 
 
 def _start_worker(settings: PoolSettings) -> None:
@@ -115,7 +107,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _measure(theta_P: Vector, pool: str, sample_ids: IntArray) -> SampleMeasures:
+def _measure(theta_P: Vector, pool: str, sample_ids: IntArray) -> Measures:
     return _pools[0].measure_one(theta_P, pool, sample_ids)
 
 

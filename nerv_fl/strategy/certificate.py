@@ -1,5 +1,6 @@
 """The certificate of an accepted round: what was tested, on what, with which result, signed by the enclave.
 
+An encoder's holds the homomorphism bound; that of a task which claims nothing of itself holds the gate's verdict alone.
 It stands where the protocol wants a Halo2 proof. It is a signed statement, not a proof: it convinces whoever trusts
 the enclave, whose hardware is mock. Anyone can check that no byte was changed and that the verdict follows from the
 numbers it states.
@@ -13,24 +14,26 @@ from nerv_fl.config import PROTOCOL_BOUND, PROTOCOL_SIGMA, RunConfig
 from nerv_fl.errors import SealError
 from nerv_fl.models.homomorphism import clopper_pearson_low
 from nerv_fl.models.weights import vector_hash
-from nerv_fl.records import NodeCounts
+from nerv_fl.records import Homomorphism, NodeCounts
 from nerv_fl.sealing import VerifyKey, verify_document
-from nerv_fl.strategy.gate import Candidate, Certification, ratio
+from nerv_fl.strategy.gate import Candidate, Certification
 from nerv_fl.strategy.outcome import RoundInput
+from nerv_fl.tasks.measures import ratio
 
 KIND: Final = "nerv_fl homomorphism certificate"
+GATE_KIND: Final = "nerv_fl gate certificate"
 VERSION: Final = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """A certificate that holds: its run, round and model, and how many batches were tested."""
+    """A certificate that holds: run, round and model, and for an encoder how many batches kept its bound."""
 
     run: str
     round_number: int
     model_hash: str
-    num_batches: int
-    pass_fraction_low: float
+    num_batches: int | None
+    pass_fraction_low: float | None
     p_value: float
 
 
@@ -39,27 +42,27 @@ def certificate_body(
 ) -> dict[str, object]:
     """Return the statement that the enclave signs for an accepted candidate."""
     homomorphism = verdict.homomorphism
-    if homomorphism is None or verdict.p_value is None or verdict.reason:
+    if verdict.p_value is None or verdict.reason:
         raise SealError(f"round {given.round_number} was rejected ({verdict.reason}), expected an accepted one")
     limits = asdict(config.gate)
     del limits["steps"], limits["enforce"]
     return {
-        "kind": KIND,
+        "kind": KIND if homomorphism else GATE_KIND,
         "version": VERSION,
         "run": run,
+        "task": config.task,
         "round": given.round_number,
         "base_hash": given.base_hash,
         "model_hash": vector_hash(candidate.theta_P),
         "step": candidate.step,
-        "preset": config.model.preset,
+        "preset": config.model.preset if config.task == "encoder" else None,
         "sigma": config.privacy.sigma,
         "sampling_seed": verdict.sampling_seed,
         "limits": {key: value for key, value in limits.items() if isinstance(value, int | float)},
-        "homomorphism": asdict(homomorphism)
-        | {"pass_fraction_low": clopper_pearson_low(homomorphism.n - homomorphism.violations, homomorphism.n)},
+        "homomorphism": _with_fraction(homomorphism) if homomorphism else None,
         "p_value": verdict.p_value,
-        "before": asdict(verdict.before),
-        "after": asdict(verdict.after),
+        "before": asdict(verdict.before),  # type: ignore[call-overload]  # a dataclass, whichever the task's
+        "after": asdict(verdict.after),  # type: ignore[call-overload]
         "nodes": asdict(nodes) | {"refused": dict(nodes.refused)},
     }
 
@@ -76,35 +79,58 @@ def verify_certificate(text: str | bytes, *, vendor_root: VerifyKey, run: str | 
         SealError: Naming what does not hold.
     """
     body: Mapping[str, Any] = verify_document(text, vendor_root=vendor_root, run=run)
-    if body.get("kind") != KIND or body.get("version") != VERSION:
+    if body.get("kind") not in (KIND, GATE_KIND) or body.get("version") != VERSION:
         raise SealError(
-            f"document is {body.get('kind')!r} version {body.get('version')!r}, expected {KIND!r} version {VERSION}"
+            f"document is {body.get('kind')!r} version {body.get('version')!r}, expected {KIND!r} or {GATE_KIND!r} "
+            f"version {VERSION}"
         )
-    homomorphism, limits, before, after = (body[key] for key in ("homomorphism", "limits", "before", "after"))
-    passed = homomorphism["n"] - homomorphism["violations"]
-    claims = {
-        "sigma": body["sigma"] == PROTOCOL_SIGMA,
-        "bound": homomorphism["bound"] == PROTOCOL_BOUND and homomorphism["max"] <= PROTOCOL_BOUND,
-        "violations": homomorphism["violations"] == 0 and homomorphism["n"] == limits["bound_batches"],
-        "pass_fraction_low": homomorphism["pass_fraction_low"] == clopper_pearson_low(passed, homomorphism["n"]),
-        "p_value": body["p_value"] <= 1 - limits["confidence"],
-        "masked_ce": ratio(after["masked_ce"], before["masked_ce"]) <= limits["max_masked_ce_ratio"],
-        "relative drift": ratio(after["drift_relative"], before["drift_relative"])
-        <= limits["max_relative_drift_ratio"],
-        "effective rank": ratio(after["effective_rank"], before["effective_rank"]) >= limits["min_rank_ratio"],
-        "mean norm": limits["min_norm"] <= after["mean_norm"] <= limits["max_norm"],
-        "sampling seed": body["sampling_seed"] == body["model_hash"],
-    }
+    claims = _common_claims(body) | (_encoder_claims(body) if body["kind"] == KIND else _measure_claims(body))
     broken = [name for name, holds in claims.items() if not holds]
     if broken:
         raise SealError(
             f"certificate of round {body['round']} states numbers that do not support it: {', '.join(broken)}"
         )
+    homomorphism = body["homomorphism"] or {}
     return Verified(
         run=body["run"],
         round_number=body["round"],
         model_hash=body["model_hash"],
-        num_batches=homomorphism["n"],
-        pass_fraction_low=homomorphism["pass_fraction_low"],
+        num_batches=homomorphism.get("n"),
+        pass_fraction_low=homomorphism.get("pass_fraction_low"),
         p_value=body["p_value"],
     )
+
+
+def _with_fraction(homomorphism: Homomorphism) -> dict[str, object]:
+    low = clopper_pearson_low(homomorphism.n - homomorphism.violations, homomorphism.n)
+    return asdict(homomorphism) | {"pass_fraction_low": low}
+
+
+def _common_claims(body: Mapping[str, Any]) -> dict[str, bool]:
+    return {
+        "sigma": body["sigma"] == PROTOCOL_SIGMA,
+        "p_value": body["p_value"] <= 1 - body["limits"]["confidence"],
+        "sampling seed": body["sampling_seed"] == body["model_hash"],
+    }
+
+
+def _measure_claims(body: Mapping[str, Any]) -> dict[str, bool]:
+    before, after = body["before"]["measures"], body["after"]["measures"]
+    limit = body["limits"]["max_measure_ratio"]
+    kept = {name: ratio(value, before[name]) <= limit for name, value in after.items()}
+    return {"bound": body["task"] != "encoder", **kept}  # an encoder's certificate holds its bound
+
+
+def _encoder_claims(body: Mapping[str, Any]) -> dict[str, bool]:
+    homomorphism, limits, before, after = (body[key] for key in ("homomorphism", "limits", "before", "after"))
+    passed = homomorphism["n"] - homomorphism["violations"]
+    return {
+        "bound": homomorphism["bound"] == PROTOCOL_BOUND and homomorphism["max"] <= PROTOCOL_BOUND,
+        "violations": homomorphism["violations"] == 0 and homomorphism["n"] == limits["bound_batches"],
+        "pass_fraction_low": homomorphism["pass_fraction_low"] == clopper_pearson_low(passed, homomorphism["n"]),
+        "masked_ce": ratio(after["masked_ce"], before["masked_ce"]) <= limits["max_masked_ce_ratio"],
+        "relative drift": ratio(after["drift_relative"], before["drift_relative"])
+        <= limits["max_relative_drift_ratio"],
+        "effective rank": ratio(after["effective_rank"], before["effective_rank"]) >= limits["min_rank_ratio"],
+        "mean norm": limits["min_norm"] <= after["mean_norm"] <= limits["max_norm"],
+    }

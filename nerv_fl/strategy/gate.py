@@ -12,19 +12,19 @@ Shapes: P parameters.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from scipy.stats import ttest_rel
 
 from nerv_fl.arrays import FloatArray, IntArray, Vector
 from nerv_fl.config import PROTOCOL_BOUND, GateConfig
-from nerv_fl.models.evaluate import EncoderMeasures, SampleMeasures, summarise
 from nerv_fl.models.weights import vector_hash
 from nerv_fl.records import Homomorphism
 from nerv_fl.rng import stream
 from nerv_fl.rows import Rows
 from nerv_fl.strategy.aggregate import Direction
+from nerv_fl.tasks.measures import Measures, Summary
 
 NO_STEP: Final = "no step lowers the loss on the search pool and keeps the conditions"
 SEARCH: Final = "search"
@@ -40,14 +40,20 @@ class Evaluator(Protocol):
     def num_steps(self) -> int:
         """Return the number of steps of each chain."""
 
-    def measure(self, candidates: Sequence[Vector], pool: str, sample_ids: IntArray) -> list[SampleMeasures]:
-        """Measure each candidate on the same samples under the same masks."""
+    def measure(self, candidates: Sequence[Vector], pool: str, sample_ids: IntArray) -> Sequence[Measures]:
+        """Measure each candidate on the same samples."""
 
-    def bound(self, candidate: Vector, pool: str, sample_ids: IntArray, *, bound: float) -> Homomorphism:
-        """Test the homomorphism bound on the batches of samples."""
+    def summarise(self, measures: Any) -> Summary:
+        """Return the means of what was measured."""
+
+    def broken_condition(self, before: Any, after: Any, *, limits: GateConfig) -> str:
+        """Return the first condition that a model breaks against the one before, in words, or an empty string."""
+
+    def bound(self, candidate: Vector, pool: str, sample_ids: IntArray, *, bound: float) -> Homomorphism | None:
+        """Test what the model claims of itself on samples of a pool; None if it claims nothing."""
 
     def centred(self, theta_P: Vector) -> Vector:
-        """Return the same encoder with its origin at mean V = 0."""
+        """Return the one representative of all models that compute the same: of an encoder, that with mean V = 0."""
 
     def data_free_descent(self, theta_P: Vector) -> Vector:
         """Return minus the gradient of the loss terms that need no data."""
@@ -77,8 +83,8 @@ class Certification:
 
     reason: str
     p_value: float | None
-    before: EncoderMeasures
-    after: EncoderMeasures
+    before: Summary
+    after: Summary
     homomorphism: Homomorphism | None
     sampling_seed: str
 
@@ -90,7 +96,7 @@ def search_step(direction: Direction, aggregate_P: Vector, *, evaluator: Evaluat
     candidates = [evaluator.centred(direction.candidate(aggregate_P, step=step)) for step in steps]
     thetas = [direction.theta_P, *candidates]
     base, *measured = evaluator.measure(thetas, SEARCH, ids)
-    before = summarise(base)
+    before = evaluator.summarise(base)
     best = Candidate(
         step=0.0,
         theta_P=direction.theta_P,
@@ -100,11 +106,12 @@ def search_step(direction: Direction, aggregate_P: Vector, *, evaluator: Evaluat
         ungated=_change_at_one(steps, measured, base),
     )
     if not config.enforce:
-        return _unconditional(best, steps, candidates=candidates, measured=measured)
+        finite = [evaluator.summarise(measures).finite for measures in measured]
+        return _unconditional(best, steps, candidates=candidates, measured=measured, finite=finite)
     lowest = before.loss
     for step, theta_P, measures in zip(steps, candidates, measured, strict=True):
-        after = summarise(measures)
-        condition = broken_condition(before, after, config=config)
+        after = evaluator.summarise(measures)
+        condition = evaluator.broken_condition(before, after, limits=config)
         if condition and best.step == 0 and after.loss < lowest:
             lowest, best = after.loss, replace(best, reason=f"{NO_STEP}: at step {step:g} {condition}")
         if not condition and after.loss < float(best.search_loss_B.mean()):
@@ -116,22 +123,26 @@ def _nearest_to_one(steps: Sequence[float]) -> int:
     return min(range(len(steps)), key=lambda index: abs(steps[index] - 1))
 
 
-def _change_at_one(steps: Sequence[float], measured: Sequence[SampleMeasures], base: SampleMeasures) -> float:
+def _change_at_one(steps: Sequence[float], measured: Sequence[Measures], base: Measures) -> float:
     return float((measured[_nearest_to_one(steps)].loss_B - base.loss_B).mean())
 
 
 def _unconditional(
-    standing: Candidate, steps: Sequence[float], *, candidates: Sequence[Vector], measured: Sequence[SampleMeasures]
+    standing: Candidate,
+    steps: Sequence[float],
+    *,
+    candidates: Sequence[Vector],
+    measured: Sequence[Measures],
+    finite: Sequence[bool],
 ) -> Candidate:
     """Return step 1, or the nearest to it, whatever it does; numbers that are not finite are all that it refuses."""
     index = _nearest_to_one(steps)
-    finite = summarise(measured[index]).finite
     return replace(
         standing,
         step=steps[index],
         theta_P=candidates[index],
         search_loss_B=measured[index].loss_B,
-        reason="" if finite else "the encoder is not finite",
+        reason="" if finite[index] else "the encoder is not finite",
     )
 
 
@@ -154,8 +165,8 @@ def certify(
     steps = draw.integers(evaluator.num_steps(), size=config.certify_samples)
     ids = chains * evaluator.num_steps() + steps
     base, measured = evaluator.measure([theta_P, candidate.theta_P], CERTIFY, ids)
-    before, after = summarise(base), summarise(measured)
-    reason = broken_condition(before, after, config=config)
+    before, after = evaluator.summarise(base), evaluator.summarise(measured)
+    reason = evaluator.broken_condition(before, after, limits=config)
     p_value, homomorphism = None, None
     if after.finite:
         p_value = paired_p_value(base.loss_B, measured.loss_B)
@@ -163,7 +174,7 @@ def certify(
             reason = reason or f"p-value {p_value:.3g} of a lower loss is above {1 - config.confidence:.3g}"
         batches = draw.integers(evaluator.num_chains(CERTIFY) * evaluator.num_steps(), size=config.bound_batches)
         homomorphism = evaluator.bound(candidate.theta_P, CERTIFY, batches, bound=PROTOCOL_BOUND)
-        if homomorphism.violations:
+        if homomorphism is not None and homomorphism.violations:
             reason = reason or f"homomorphism bound broken on {homomorphism.violations} of {homomorphism.n} batches"
     return Certification(
         reason=reason,
@@ -173,24 +184,6 @@ def certify(
         homomorphism=homomorphism,
         sampling_seed=sampling_seed,
     )
-
-
-def broken_condition(before: EncoderMeasures, after: EncoderMeasures, *, config: GateConfig) -> str:
-    """Return the first condition that an encoder breaks against the one before, in words, or an empty string."""
-    if not after.finite:
-        return "the encoder is not finite"
-    checks = (
-        ("masked cross-entropy", ratio(after.masked_ce, before.masked_ce), config.max_masked_ce_ratio, 1),
-        ("relative drift", ratio(after.drift_relative, before.drift_relative), config.max_relative_drift_ratio, 1),
-        ("effective rank", ratio(after.effective_rank, before.effective_rank), config.min_rank_ratio, -1),
-    )
-    for name, value, limit, sign in checks:
-        if sign * value > sign * limit:
-            side = "above" if sign > 0 else "below"
-            return f"{name} is {value:.4f} x before, {side} {limit:g} x"
-    if not config.min_norm <= after.mean_norm <= config.max_norm:
-        return f"mean |V_i| is {after.mean_norm:.3f}, outside {config.min_norm:g}..{config.max_norm:g}"
-    return ""
 
 
 def paired_p_value(before_B: FloatArray, after_B: FloatArray) -> float:
@@ -204,10 +197,3 @@ def paired_p_value(before_B: FloatArray, after_B: FloatArray) -> float:
 def one_step_per_chain(chains: IntArray, num_steps: int) -> IntArray:
     """Return one sample of each chain, its step going round with the chain's number."""
     return chains * num_steps + chains % num_steps
-
-
-def ratio(after: float, before: float) -> float:
-    """Return after / before; 1 if both are 0, infinite if only `before` is."""
-    if before == 0:
-        return 1.0 if after == 0 else math.inf
-    return after / before

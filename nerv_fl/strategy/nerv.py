@@ -3,6 +3,7 @@
 No other file of the strategy knows Flower.
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +20,7 @@ from nerv_fl.rng import stream
 from nerv_fl.strategy.enclave import Enclave
 from nerv_fl.strategy.outcome import RoundInput, RoundOutcome
 from nerv_fl.strategy.state import FederationState
+from nerv_fl.tasks.start import Constants
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class NervStrategy(Strategy):
         config: The run's settings.
         run: Name of the run.
         weights: Public weight of each node in the aggregate.
-        movement_floor: f of the loss, sent to the nodes.
+        constants: Those of the task, sent to the nodes.
         num_supernodes: SuperNodes to wait for.
         commit: Takes each outcome, makes it durable and returns the state that stands.
     """
@@ -69,7 +71,7 @@ class NervStrategy(Strategy):
         config: RunConfig,
         run: str,
         weights: Mapping[int, float],
-        movement_floor: float,
+        constants: Constants,
         num_supernodes: int,
         commit: Commit,
     ) -> None:
@@ -78,7 +80,7 @@ class NervStrategy(Strategy):
         self._config = config
         self._run = run
         self._weights = weights
-        self._movement_floor = movement_floor
+        self._constants = json.dumps(constants, sort_keys=True)
         self._num_supernodes = num_supernodes
         self._commit = commit
         self._asked_at = 0.0
@@ -127,7 +129,7 @@ class NervStrategy(Strategy):
                 "round": server_round,
                 "base_hash": self._state.model_hash,
                 "evidence": self._enclave.evidence,
-                "movement_floor": self._movement_floor,
+                "constants": self._constants,
                 "cohort": list(self.cohort(server_round)),
             }
         )

@@ -4,9 +4,10 @@ import math
 
 from nerv_fl.records import GateSummary, ShapleySummary
 from nerv_fl.strategy.clones import MergedPlayers, split_values
-from nerv_fl.strategy.gate import Certification, ratio
+from nerv_fl.strategy.gate import Certification
 from nerv_fl.strategy.outcome import NodeValue
 from nerv_fl.strategy.valuation import Valuation
+from nerv_fl.tasks.measures import ratio
 
 
 def gate_summary(verdict: Certification | None, *, ungated: float | None) -> GateSummary:
@@ -17,10 +18,16 @@ def gate_summary(verdict: Certification | None, *, ungated: float | None) -> Gat
         return GateSummary(p_value=None, relative_drift=None, rank_ratio=None, ungated=ungated)
     return GateSummary(
         p_value=verdict.p_value,
-        relative_drift=ratio(verdict.after.drift_relative, verdict.before.drift_relative),
-        rank_ratio=ratio(verdict.after.effective_rank, verdict.before.effective_rank),
+        relative_drift=_change(verdict, "drift_relative"),
+        rank_ratio=_change(verdict, "effective_rank"),
         ungated=ungated,
     )
+
+
+def _change(verdict: Certification, name: str) -> float | None:
+    """Return a measure of the candidate over the standing model's; None if the task has no such measure."""
+    before, after = getattr(verdict.before, name, None), getattr(verdict.after, name, None)
+    return None if before is None or after is None else ratio(after, before)
 
 
 def shapley_summary(valuation: Valuation) -> ShapleySummary:

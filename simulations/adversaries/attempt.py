@@ -5,13 +5,14 @@ so each works out alone what they would agree on, in whatever process it lives.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from nerv_fl.client.host import samples_of, shards_of
-from nerv_fl.client.train import Assignment, RecordSource, Streams, seeded_streams
+from nerv_fl.client.host import samples_of
+from nerv_fl.client.train import Assignment, Streams, seeded_streams
 from nerv_fl.config import RunConfig
 from nerv_fl.rng import Source
 from simulations.adversaries.roles import Role
@@ -43,7 +44,7 @@ class Attempt:
         shard_of: int | None = None,
         batch_of: int | None = None,
         noise: Source | None = None,
-        records: RecordSource | None = None,
+        data: Any = None,
     ) -> Tensor:
         """Return an update, float32 (P,), drawn afresh from the seed.
 
@@ -51,16 +52,15 @@ class Attempt:
             shard_of: Whose shard to train on; its own if None.
             batch_of: Whose batches and masks to draw; its own if None.
             noise: Noise in place of its own.
-            records: Records in place of the shared ledger's.
+            data: A data file in place of the shared one.
         """
-        work = self.work
+        work, task = self.work, self.work.trainer.task
         shard = work.number if shard_of is None else shard_of
         batch = self.streams_of(work.number if batch_of is None else batch_of)
-        chains = shards_of(work.ledger, self.config)[shard]
         return work.trainer.update(
             work.theta_P,
-            records or work.ledger,
-            samples=samples_of(chains, steps=work.ledger.info.steps),
+            work.data if data is None else data,
+            samples=samples_of(task.shards_of(work.data)[shard], steps=task.size_of(work.data).steps),
             streams=Streams(
                 sampling=batch.sampling, masks=batch.masks, noise=noise or self.streams_of(work.number).noise
             ),

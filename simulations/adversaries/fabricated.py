@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from nerv_fl.client.train import Records, RecordSource
+from nerv_fl.client.train import Records
 from nerv_fl.rng import stream
-from nerv_fl.store import Samples
+from nerv_fl.store import Ledger, Samples
 from simulations.adversaries.attempt import Attempt
 
 
@@ -18,14 +18,14 @@ def fabricated(attempt: Attempt) -> Tensor:
     """Return an update of DP-SGD on shuffled balances."""
     work = attempt.work
     dealing = stream(attempt.config.seed, "adversaries", "fabricated", work.round_number, work.number)
-    return attempt.train(records=_Shuffled(work.ledger, dealing))
+    return attempt.train(data=_Shuffled(work.data, dealing))
 
 
 @dataclass(frozen=True)
 class _Shuffled:
     """A ledger whose records are read with their accounts in another order, each record in one of its own."""
 
-    ledger: RecordSource
+    ledger: Ledger
     dealing: np.random.Generator
 
     def read(self, samples: Records, /) -> Samples:

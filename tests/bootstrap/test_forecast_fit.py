@@ -12,9 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nerv_fl.bootstrap.forecast_data import FIRST, PoissonWindows, fit_scale
+from nerv_fl.bootstrap.forecast_data import PoissonWindows, fit_scale
 from nerv_fl.bootstrap.forecast_fit import (
-    METRICS_WEIGHT,
     Evaluation,
     ForecastSettings,
     Lesson,
@@ -22,10 +21,10 @@ from nerv_fl.bootstrap.forecast_fit import (
     epsilon,
     evaluate,
     fit,
-    window_losses,
 )
 from nerv_fl.client.privacy import Mechanism, epsilon_of
 from nerv_fl.errors import ConfigError, DataError
+from nerv_fl.models.forecast_losses import FIRST, METRICS_WEIGHT, window_losses
 from nerv_fl.models.forecaster import Forecaster
 from nerv_fl.models.layers import per_sample_gradients
 from nerv_fl.rng import stream, torch_stream

@@ -22,8 +22,11 @@ from nerv_fl.sealing import Context, decode_update, open_envelope
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.store import LedgerFile
 from nerv_fl.strategy.identity import EnclaveIdentity, own_code_hash
+from nerv_fl.tasks.encoder import EncoderTask
 from simulations.engine import host_settings
 from tests.federation.tiny_run import change_settings, copy_run, num_parameters
+
+CONSTANTS = {"movement_floor": 0.01}
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,7 @@ class Field:
     @cached_property
     def trainer(self) -> Trainer:
         """A resident model."""
-        config = self.folder.config
-        return Trainer(
-            Encoder(get_preset("quickstart")), training=config.training, privacy=config.privacy, movement_floor=0.01
-        )
+        return Trainer(EncoderTask(self.folder.config, CONSTANTS))
 
     @property
     def settings(self) -> HostSettings:
@@ -88,7 +88,7 @@ class Field:
 
     def answer(self, number: int, order: RoundOrder | None = None, **changes: Any) -> bytes:
         """Ask a node."""
-        return self.node(number, **changes).answer(order or self.order(), trainer=self.trainer, ledger=self.ledger)
+        return self.node(number, **changes).answer(order or self.order(), trainer=self.trainer, data=self.ledger)
 
     def opened(self, envelope: bytes, number: int, order: RoundOrder | None = None) -> Vector:
         """Open a node's envelope as the enclave would."""
@@ -101,7 +101,7 @@ class Field:
 
     def host(self) -> NodeHost:
         """Return a host of all nodes."""
-        return NodeHost(self.settings, movement_floor=0.01)
+        return NodeHost(self.settings, constants=CONSTANTS)
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def ask(field: Field, **changes: object) -> Message:
         "round": 1,
         "base_hash": order.base_hash,
         "evidence": order.evidence,
-        "movement_floor": 0.01,
+        "constants": '{"movement_floor": 0.01}',
         "cohort": COHORT,
     }
     content = RecordDict(

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 
 from datagen.ledger import LedgerShape, generate_ledger
-from nerv_fl.client.host import NodeHost, node_folder, resident_host, shards_of
+from nerv_fl.client.host import NodeHost, node_folder, resident_host
 from nerv_fl.config import Flat
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.store import open_ledger
-from tests.client.conftest import Field
-from tests.federation.tiny_run import tiny_config
+from tests.client.conftest import CONSTANTS, Field
 
 
 def test_each_node_answers_for_itself(field: Field) -> None:
@@ -66,45 +64,34 @@ def test_why_a_node_refused_is_logged_and_does_not_leave(field: Field, caplog: p
     assert "sent.json is damaged" in caplog.text
 
 
-@pytest.mark.parametrize("floor", [0.0, -1.0, float("nan"), 2.0])
-def test_floor_that_would_break_the_loss_is_refused(field: Field, floor: float) -> None:
-    with pytest.raises(ConfigError, match=r"^movement_floor is .*, expected a number in \(0, 1\.0\]$"):
-        NodeHost(field.settings, movement_floor=floor)
-
-
-def test_shards_by_kind_are_the_same_in_every_process_and_nobody_elses(field: Field, tmp_path: Path) -> None:
-    path = tmp_path / "kinds.h5"
-    generate_ledger(path, LedgerShape(chains=512, steps=4, heterogeneity=1.0))
-    config = tiny_config({"data.partition": "dirichlet", "data.dirichlet_alpha": 0.05})
-    with open_ledger(path) as ledger:
-        shards, again = shards_of(ledger, config), shards_of(ledger, config)
-        kinds = ledger.shard_kinds()[shards]
-    assert (shards == again).all()
-    assert shards.shape == (config.federation.num_nodes, config.data.chains_per_node)
-    assert len(np.unique(shards)) == shards.size
-    assert np.mean([np.bincount(mine).max() for mine in kinds]) > 0.6 * config.data.chains_per_node
-
-
 def test_ledger_of_another_account_number(field: Field, tmp_path: Path) -> None:
     path = tmp_path / "other.h5"
     generate_ledger(path, LedgerShape(chains=8, steps=4, accounts=32, max_transactions=4, profile="live", seed=1))
 
     with pytest.raises(DataError) as caught:
-        NodeHost(replace(field.settings, ledger=path), movement_floor=0.01)
+        NodeHost(replace(field.settings, data=path), constants=CONSTANTS)
 
     assert str(caught.value) == f"{path} has 32 accounts, expected 64 (the model's)"
 
 
 def test_missing_ledger(field: Field, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"missing\.h5 does not exist, expected a ledger file$"):
-        NodeHost(replace(field.settings, ledger=tmp_path / "missing.h5"), movement_floor=0.01)
+        NodeHost(replace(field.settings, data=tmp_path / "missing.h5"), constants=CONSTANTS)
 
 
 def test_a_process_builds_its_host_once(field: Field) -> None:
-    first = resident_host(field.settings, movement_floor=0.01)
+    first = resident_host(field.settings, constants='{"movement_floor": 0.01}')
 
-    assert resident_host(field.settings, movement_floor=0.01) is first
-    assert resident_host(field.settings, movement_floor=0.02) is not first
+    assert resident_host(field.settings, constants='{"movement_floor": 0.01}') is first
+    assert resident_host(field.settings, constants='{"movement_floor": 0.02}') is not first
+
+
+@pytest.mark.parametrize("constants", ["", "{", "[]", "7"])
+def test_constants_that_are_no_object_are_refused(field: Field, constants: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resident_host(field.settings, constants=constants)
+
+    assert str(caught.value) == f"constants are {constants!r}, expected a JSON object"
 
 
 def test_node_folders_sort_by_number() -> None:

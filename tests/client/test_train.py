@@ -10,17 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from nerv_fl.client import train
 from nerv_fl.client.train import Trainer
-from nerv_fl.config import PrivacyConfig, TrainingConfig
-from nerv_fl.models.encoder import Encoder
+from nerv_fl.config import TrainingConfig
 from nerv_fl.models.losses import sample_losses
 from nerv_fl.rng import stream
 from nerv_fl.store import LedgerFile
+from nerv_fl.tasks import encoder as encoder_task
 from tests.client.training import (
-    FLOOR,
     NUM_SAMPLES,
-    TINY,
     Always,
     Never,
     Setting,
@@ -118,9 +115,8 @@ def test_records_are_drawn_by_poisson_sampling(
         return real_read(self, sample_ids[:0])
 
     monkeypatch.setattr(LedgerFile, "read", read)
-    monkeypatch.setattr(train, "make_batch", lambda records, masks: None)
     setting = Setting(TrainingConfig(expected_batch=10, local_steps=2000), samples=np.arange(0, NUM_SAMPLES))
-    trainer = Recorder(Encoder(TINY), training=setting.training, privacy=PrivacyConfig(), movement_floor=FLOOR)
+    trainer = Recorder(setting.task())
     trainer.update(theta, ledger, samples=setting.samples, streams=make_streams())
     sizes = np.array([len(batch) for batch in drawn])
     assert sizes.mean() == pytest.approx(10, abs=4 * math.sqrt(7.5 / 2000))
@@ -148,7 +144,7 @@ def test_failed_update_leaves_nothing_for_the_next_node(
         return sample_losses(*arguments, **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "sample_losses", failing)
+        patch.setattr(encoder_task, "sample_losses", failing)
         with pytest.raises(MemoryError, match="planted"):
             trainer.update(theta, ledger, samples=np.arange(0, 12), streams=rigged(Always(), stream(1)))
     found = trainer.update(theta, ledger, samples=setting.samples, streams=make_streams())

@@ -13,11 +13,11 @@ import torch
 from scipy.stats import beta, chi2, norm
 from torch import Tensor
 
-from nerv_fl.client import train
 from nerv_fl.client.train import Streams, Trainer
 from nerv_fl.config import TrainingConfig
 from nerv_fl.rng import stream
 from nerv_fl.store import LedgerFile
+from nerv_fl.tasks import encoder as encoder_task
 from tests.client.training import Always, Never, Setting, draw_theta, make_streams, open_ledger, rigged
 
 
@@ -80,7 +80,7 @@ def all_masked(_: np.random.Generator, *, num_samples: int, num_accounts: int) -
 @pytest.fixture
 def fixed_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Records as fixed rows: each has its mask, whoever else is drawn."""
-    monkeypatch.setattr(train, "draw_masks", all_masked)
+    monkeypatch.setattr(encoder_task, "draw_masks", all_masked)
 
 
 def scaled_sum(trainer: Trainer, theta: Tensor, ledger: LedgerFile, *, stop: int, noise: int) -> Tensor:

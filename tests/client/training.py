@@ -3,7 +3,7 @@
 Shapes: A accounts.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,14 @@ from torch import Tensor
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.arrays import IntArray
 from nerv_fl.client.train import Streams, Trainer
-from nerv_fl.config import PrivacyConfig, TrainingConfig
+from nerv_fl.config import PrivacyConfig, RunConfig, TrainingConfig
 from nerv_fl.models.batch import draw_masks, make_batch
 from nerv_fl.models.encoder import Encoder, get_flat, set_flat
 from nerv_fl.models.losses import sample_losses
 from nerv_fl.models.presets import Preset
 from nerv_fl.rng import Source, stream
 from nerv_fl.store import LedgerFile
+from nerv_fl.tasks.encoder import EncoderTask
 
 TINY = Preset(name="tiny", num_accounts=8, width=8, num_layers=1, num_heads=2, position_std=0.3, embedding_std=0.3)
 FLOOR = 1e-3
@@ -68,17 +69,32 @@ def rigged(sampling: Never | Always, noise: Source) -> Streams:
     return Streams(sampling=sampling, masks=stream(1, "masks"), noise=noise)  # type: ignore[arg-type]
 
 
+class TinyTask(EncoderTask):
+    """The encoder of eight accounts."""
+
+    def build(self) -> Encoder:
+        return Encoder(TINY)
+
+
+def tiny_task(training: TrainingConfig, privacy: PrivacyConfig | None = None) -> TinyTask:
+    config = replace(RunConfig(), training=training, privacy=privacy or PrivacyConfig())
+    return TinyTask(config, {"movement_floor": FLOOR})
+
+
 @dataclass
 class Setting:
     """A trainer, what it is given, and the slow loop that must agree with it."""
 
     training: TrainingConfig
     samples: IntArray = field(default_factory=lambda: np.arange(4, NUM_SAMPLES))
-    encoder: Encoder = field(default_factory=lambda: Encoder(TINY))
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     def trainer(self) -> Trainer:
-        return Trainer(self.encoder, training=self.training, privacy=self.privacy, movement_floor=FLOOR)
+        return Trainer(self.task())
+
+    def task(self) -> "TinyTask":
+        """The encoder of eight accounts, under these settings."""
+        return tiny_task(self.training, self.privacy)
 
     def update(self, theta: Tensor, ledger: LedgerFile, *, streams: Streams | None = None) -> Tensor:
         return self.trainer().update(theta, ledger, samples=self.samples, streams=streams or make_streams())

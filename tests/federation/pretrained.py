@@ -21,6 +21,7 @@ from nerv_fl.sealing import Context, decode_update, open_envelope
 from nerv_fl.server.folder import POOLS, RunFolder
 from nerv_fl.server.utility import Pools, PoolSettings
 from nerv_fl.strategy.identity import EnclaveIdentity
+from nerv_fl.tasks.start import Constants
 from simulations.engine import host_settings
 from simulations.prepare import open_folder, prepare
 from tests.federation.tiny_run import SETTINGS
@@ -53,10 +54,15 @@ class Pretrained:
         """The settings it was made with."""
         return self.folder.config
 
-    @cached_property
+    @property
     def movement_floor(self) -> float:
         """f of the loss."""
-        return float(self._loaded[1]["movement_floor"])  # type: ignore[arg-type]
+        return float(self.constants["movement_floor"])
+
+    @cached_property
+    def constants(self) -> Constants:
+        """The task's."""
+        return {"movement_floor": self._loaded[1]["movement_floor"]}
 
     @cached_property
     def weights(self) -> Vector:
@@ -66,7 +72,7 @@ class Pretrained:
     def pools(self, config: RunConfig) -> Pools:
         """Open the held-out pools."""
         paths = {name: self.folder.data(name) for name in POOLS}
-        return Pools(PoolSettings(config=config, paths=paths, movement_floor=self.movement_floor))
+        return Pools(PoolSettings(config=config, paths=paths, constants=self.constants))
 
     def settings(self, changes: Flat | None = None) -> RunConfig:
         """Return the settings with some of them changed."""
@@ -83,7 +89,7 @@ class Pretrained:
             base_hash=vector_hash(self.weights),
             evidence=identity.evidence.to_text(),
         )
-        host = NodeHost(host_settings(self.folder), movement_floor=self.movement_floor)
+        host = NodeHost(host_settings(self.folder), constants=self.constants)
         envelopes, refusals = host.answer(order, COHORT)
         assert not refusals
         roster = self.folder.read_roster()

@@ -18,7 +18,7 @@ from tests.federation.tiny_run import COHORT_2, NUM_ROUNDS, record_of, rewards_o
 RECORD_KEYS = {
     "round", "accepted", "reason", "step", "homomorphism", "drift", "residual_share", "effective_rank", "loss",
     "masked_ce", "epsilon", "nodes", "shapley", "gate", "value", "pool_nano", "carried_nano", "seconds", "model_hash",
-    "rewards",
+    "rewards", "measures", "trivial",
 }  # fmt: skip
 SECTION_KEYS = {
     "homomorphism": {"max", "p999", "mean", "bound", "n", "violations"},
@@ -96,9 +96,9 @@ def test_every_nano_is_paid_or_carried(undisturbed: RunFolder) -> None:
 def test_the_bound_is_kept_and_privacy_only_grows(undisturbed: RunFolder) -> None:
     spent = 0.0
     for record in undisturbed.rounds():
-        assert record.homomorphism.max <= 1e-9
-        assert record.homomorphism.n == 200
-        assert record.homomorphism.violations == 0
+        assert record.encoder.homomorphism.max <= 1e-9
+        assert record.encoder.homomorphism.n == 200
+        assert record.encoder.homomorphism.violations == 0
         if record.epsilon:
             assert record.epsilon.max > spent
             assert record.epsilon.delta == 1e-5

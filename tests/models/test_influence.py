@@ -21,6 +21,10 @@ FLOOR = 0.05
 STEP = 1e-6
 
 
+def losses_through_table(encoder: Encoder, batch: StateBatch) -> Tensor:
+    return sample_losses_through_table(encoder, batch, movement_floor=FLOOR).loss_B
+
+
 @pytest.fixture(name="directions_NP")
 def fixture_directions(theta: Tensor) -> Tensor:
     return torch.randn(3, len(theta), generator=torch.Generator().manual_seed(8), dtype=torch.float64)
@@ -45,8 +49,8 @@ def test_products_equal_finite_differences(
         targets_BA=batch.targets_BA,
         masked_BA=batch.masked_BA,
     )
-    gradients_KP = np.concatenate(list(sample_gradients(encoder, wide, movement_floor=FLOOR, chunk=5)))
-    mean_P = mean_gradient(encoder, wide, movement_floor=FLOOR, chunk=5)
+    gradients_KP = np.concatenate(list(sample_gradients(encoder, wide, losses=losses_through_table, chunk=5)))
+    mean_P = mean_gradient(encoder, wide, losses=losses_through_table, chunk=5)
     rounded_AD = encoder.table().detach()
     monkeypatch.setattr(encoder_module, "round_fixed_point", lambda x: x)
     shift_AD = rounded_AD - encoder.table().detach()
@@ -55,7 +59,7 @@ def test_products_equal_finite_differences(
     @torch.no_grad()
     def losses_at(theta_P: Tensor) -> Tensor:
         set_flat(encoder, theta_P)
-        return sample_losses_through_table(encoder, wide, movement_floor=FLOOR).loss_B
+        return losses_through_table(encoder, wide)
 
     for direction_P in directions_NP:
         change_K = losses_at(theta + STEP * direction_P) - losses_at(theta - STEP * direction_P)
@@ -66,10 +70,10 @@ def test_products_equal_finite_differences(
 
 def test_chunk_does_not_matter(encoder: Encoder, batch: StateBatch) -> None:
     found = [
-        np.concatenate(list(sample_gradients(encoder, batch, movement_floor=FLOOR, chunk=chunk)))
+        np.concatenate(list(sample_gradients(encoder, batch, losses=losses_through_table, chunk=chunk)))
         for chunk in (1, 5, 100)
     ]
-    means = [mean_gradient(encoder, batch, movement_floor=FLOOR, chunk=chunk) for chunk in (1, 5, 100)]
+    means = [mean_gradient(encoder, batch, losses=losses_through_table, chunk=chunk) for chunk in (1, 5, 100)]
     assert found[0].shape == (batch.num_samples, encoder.num_parameters)
     assert found[0].dtype == np.float32
     assert means[0].dtype == np.float64
@@ -79,15 +83,15 @@ def test_chunk_does_not_matter(encoder: Encoder, batch: StateBatch) -> None:
 
 
 def test_the_mean_gradient_is_the_mean_of_the_gradients(encoder: Encoder, batch: StateBatch) -> None:
-    gradients_KP = np.concatenate(list(sample_gradients(encoder, batch, movement_floor=FLOOR, chunk=5)))
-    mean_P = mean_gradient(encoder, batch, movement_floor=FLOOR, chunk=5)
+    gradients_KP = np.concatenate(list(sample_gradients(encoder, batch, losses=losses_through_table, chunk=5)))
+    mean_P = mean_gradient(encoder, batch, losses=losses_through_table, chunk=5)
     np.testing.assert_allclose(mean_P, gradients_KP.mean(axis=0), rtol=1e-3, atol=1e-5)
 
 
 def test_nothing_is_left_behind(encoder: Encoder, batch: StateBatch) -> None:
     before = copy.deepcopy(encoder.state_dict())
-    list(sample_gradients(encoder, batch, movement_floor=FLOOR, chunk=5))
-    mean_gradient(encoder, batch, movement_floor=FLOOR, chunk=5)
+    list(sample_gradients(encoder, batch, losses=losses_through_table, chunk=5))
+    mean_gradient(encoder, batch, losses=losses_through_table, chunk=5)
     assert all(parameter.grad is None for parameter in encoder.parameters())
     assert all(vars(parameter)["grad_sample"] is None for parameter in encoder.parameters())
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())

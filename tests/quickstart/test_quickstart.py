@@ -45,8 +45,8 @@ def test_at_least_15_of_20_rounds_are_accepted(rounds: list[RoundRecord]) -> Non
 
 def test_affine_error_keeps_the_bound_on_every_batch(rounds: list[RoundRecord]) -> None:
     for record in rounds:
-        assert (record.homomorphism.n, record.homomorphism.violations) == (30_000, 0)
-        assert record.homomorphism.max <= record.homomorphism.bound == 1e-9
+        assert (record.encoder.homomorphism.n, record.encoder.homomorphism.violations) == (30_000, 0)
+        assert record.encoder.homomorphism.max <= record.encoder.homomorphism.bound == 1e-9
 
 
 def test_final_pool_shows_a_lower_loss(run: Path) -> None:
@@ -60,14 +60,14 @@ def test_drift_falls_and_its_companions_hold(run: Path, rounds: list[RoundRecord
     """To at most half in the run that is shipped, the recipe's own seed; by a third with any."""
     first, last = rounds[0], rounds[-1]
     own_seed = read_recipe(run / "config.toml").seed == RunConfig().seed
-    assert last.drift.mean <= (1 / 2 if own_seed else 2 / 3) * first.drift.mean
-    assert last.drift.relative <= 0.8 * first.drift.relative
-    assert last.effective_rank >= 0.95 * first.effective_rank
+    assert last.encoder.drift.mean <= (1 / 2 if own_seed else 2 / 3) * first.encoder.drift.mean
+    assert last.encoder.drift.relative <= 0.8 * first.encoder.drift.relative
+    assert last.encoder.effective_rank >= 0.95 * first.encoder.effective_rank
 
 
 def test_masked_cross_entropy_falls_and_the_report_places_it(run: Path, rounds: list[RoundRecord]) -> None:
-    assert rounds[-1].masked_ce.value <= rounds[0].masked_ce.value
-    above = rounds[-1].masked_ce.value >= rounds[-1].masked_ce.unigram
+    assert rounds[-1].encoder.masked_ce.value <= rounds[0].encoder.masked_ce.value
+    above = rounds[-1].encoder.masked_ce.value >= rounds[-1].encoder.masked_ce.unigram
     assert ("is not below the unigram" in (run / "report.html").read_text()) == above
 
 

@@ -39,7 +39,7 @@ def test_a_bound_that_the_gate_tested_is_taken_over(monitor: Monitor, pretrained
     tested = Homomorphism(max=1e-16, p999=1e-16, mean=1e-17, bound=1e-9, n=9, violations=0)
 
     assert monitor.standing(pretrained.weights, homomorphism=tested).homomorphism is tested
-    own = monitor.standing(pretrained.weights).homomorphism
+    own = monitor.standing(pretrained.weights).encoder.homomorphism
     assert (own.n, own.violations) == (200, 0)
     assert own.max <= 1e-9
 
@@ -58,11 +58,11 @@ def test_the_trained_encoder_beats_random_weights_and_keeps_its_table_alone(
     assert alone["residual_share"] == 0.0
     assert alone["effective_rank"] == pytest.approx(standing.effective_rank)
     assert alone["loss"] == alone["masked_ce"]["value"]
-    assert random["masked_ce"]["unigram"] == alone["masked_ce"]["unigram"] == standing.masked_ce.unigram
+    assert random["masked_ce"]["unigram"] == alone["masked_ce"]["unigram"] == standing.encoder.masked_ce.unigram
 
 
 def test_an_account_is_easier_to_guess_by_its_own_history(monitor: Monitor, pretrained: Pretrained) -> None:
-    masked_ce = monitor.standing(pretrained.weights).masked_ce
+    masked_ce = monitor.standing(pretrained.weights).encoder.masked_ce
 
     assert 0 < masked_ce.per_account < masked_ce.unigram < np.log(256)
 

@@ -7,8 +7,10 @@ import numpy.typing as npt
 import pytest
 
 from datagen.ledger import LedgerShape, generate_ledger
+from nerv_fl.arrays import Vector
 from nerv_fl.errors import DataError
 from nerv_fl.models.evaluate import BalanceBaselines
+from nerv_fl.records import Homomorphism
 from nerv_fl.rows import Rows
 from nerv_fl.server.folder import POOLS
 from nerv_fl.server.utility import Pools, PoolSettings
@@ -51,34 +53,40 @@ def test_samples_keep_their_order(pools: Pools, pretrained: Pretrained) -> None:
 
 
 def test_masks_are_fixed_by_seed_chain_and_step(pools: Pools, pretrained: Pretrained) -> None:
-    samples = pools.read("search", IDS)
+    masked_BA = pools.batch("search", IDS).masked_BA
     with pretrained.pools(pretrained.settings({"seed": 8})) as other:
-        assert not np.array_equal(pools.masks(samples), other.masks(samples))
-    assert np.array_equal(pools.masks(samples)[2:], pools.masks(pools.read("search", IDS[2:])))
+        assert not masked_BA.equal(other.batch("search", IDS).masked_BA)
+    assert masked_BA[2:].equal(pools.batch("search", IDS[2:]).masked_BA)
 
 
-def test_baselines_are_fitted_on_the_search_pool_and_weighted_by_sample(pools: Pools) -> None:
+def test_trivial_models_are_fitted_on_the_search_pool_and_weighted_by_sample(pools: Pools) -> None:
     search = pools._files["search"].read_chains(0, 32).balances
-    samples = pools.read("certify", IDS)
+    samples = pools._files["certify"].read(IDS)
+    masked_BA = pools.batch("certify", IDS).masked_BA.numpy()
 
-    expected = BalanceBaselines.fit(search).cross_entropy(samples.before, pools.masks(samples))
+    unigram, per_account = BalanceBaselines.fit(search).cross_entropy(samples.before, masked_BA)
 
-    assert pools.baselines("certify", IDS) == expected
-    unigram, per_account = expected
+    assert pools.trivial("certify", IDS) == {"unigram": unigram, "per_account": per_account}
     assert 0 < per_account < unigram
 
 
+def bound_of(pools: Pools, theta_P: Vector, *, bound: float) -> Homomorphism:
+    found = pools.bound(theta_P, "certify", IDS, bound=bound)
+    assert found is not None
+    return found
+
+
 def test_bound_is_tested_on_the_batches_asked_for(pools: Pools, pretrained: Pretrained) -> None:
-    found = pools.bound(pretrained.weights, "certify", IDS, bound=1e-9)
+    found = bound_of(pools, pretrained.weights, bound=1e-9)
 
     assert (found.n, found.violations, found.bound) == (5, 0, 1e-9)
     assert found.mean <= found.p999 <= found.max <= 1e-9
-    assert pools.bound(pretrained.weights, "certify", IDS, bound=1e-19).violations > 0
+    assert bound_of(pools, pretrained.weights, bound=1e-19).violations > 0
 
 
 def test_the_mean_read_out_is_judged_by_what_it_really_does(pretrained: Pretrained) -> None:
     with pretrained.pools(pretrained.settings({"model.readout": "mean"})) as pools:
-        found = pools.bound(pretrained.weights, "certify", IDS, bound=1e-9)
+        found = bound_of(pools, pretrained.weights, bound=1e-9)
 
     assert found.violations == found.n == 5
     assert found.max > 1e-6
@@ -89,7 +97,9 @@ def test_data_free_descent_lowers_the_data_free_loss(pretrained: Pretrained, poo
     direction_P = pools.data_free_descent(pretrained.weights)
     moved_P = np.asarray(pretrained.weights + np.float32(0.05) * direction_P, dtype=np.float32)
 
-    before, after = (pools.measure([theta_P], "search", IDS)[0].table_AD for theta_P in (pretrained.weights, moved_P))
+    before, after = (
+        vars(pools.measure_one(theta_P, "search", IDS))["table_AD"] for theta_P in (pretrained.weights, moved_P)
+    )
 
     def free_loss(table_AD: npt.NDArray[np.float32]) -> float:
         norm_A = np.linalg.norm(table_AD, axis=1)
@@ -126,7 +136,7 @@ def test_zero_directions_have_zero_products(pretrained: Pretrained, pools: Pools
 def test_pool_of_another_account_number(pretrained: Pretrained, tmp_path: Path) -> None:
     path = tmp_path / "other.h5"
     generate_ledger(path, LedgerShape(chains=8, steps=4, accounts=32, max_transactions=4, profile="live", seed=1))
-    settings = PoolSettings(config=pretrained.config, paths={"search": path}, movement_floor=0.01)
+    settings = PoolSettings(config=pretrained.config, paths={"search": path}, constants={"movement_floor": 0.01})
 
     with pytest.raises(DataError) as caught:
         Pools(settings)
@@ -135,7 +145,9 @@ def test_pool_of_another_account_number(pretrained: Pretrained, tmp_path: Path) 
 
 
 def test_missing_pool(pretrained: Pretrained, tmp_path: Path) -> None:
-    settings = PoolSettings(config=pretrained.config, paths={"search": tmp_path / "none.h5"}, movement_floor=0.01)
+    settings = PoolSettings(
+        config=pretrained.config, paths={"search": tmp_path / "none.h5"}, constants={"movement_floor": 0.01}
+    )
 
     with pytest.raises(DataError, match=r"none\.h5 does not exist, expected a ledger file$"):
         Pools(settings)

@@ -26,7 +26,7 @@ def settings(pretrained: Pretrained, *, workers: int) -> PoolSettings:
     config = pretrained.config
     enclave = replace(config.enclave, workers=workers, chunk=4)
     paths = {name: pretrained.folder.data(name) for name in POOLS}
-    return PoolSettings(config=replace(config, enclave=enclave), paths=paths, movement_floor=pretrained.movement_floor)
+    return PoolSettings(config=replace(config, enclave=enclave), paths=paths, constants=pretrained.constants)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,8 @@ def test_measures_agree_bit_for_bit(alone: Pools, spread: Pools, pretrained: Pre
     for one, other in zip(
         alone.measure(candidates, "search", IDS), spread.measure(candidates, "search", IDS), strict=True
     ):
+        assert isinstance(one, SampleMeasures)
+        assert isinstance(other, SampleMeasures)
         assert same(one, other)
 
 

@@ -52,7 +52,7 @@ def field_of(tmp_path: Path) -> Callable[[str], Field]:
 def sent(field: Field, numbers: list[int], **changes: Any) -> dict[int, Vector]:
     """Return what nodes send in round 1, opened."""
     order = field.order(**changes)
-    host = NodeHost(field.settings, movement_floor=0.01)
+    host = NodeHost(field.settings, constants={"movement_floor": 0.01})
     envelopes, _ = host.answer(order, numbers)
     roster = field.folder.read_roster()
     return {

@@ -215,7 +215,7 @@ def test_hosts_pin_the_runs_own_vendor_root(prepared: RunFolder) -> None:
 
     assert settings == host_settings(prepared)
     assert settings.simulated
-    assert settings.ledger == prepared.data("nodes")
+    assert settings.data == prepared.data("nodes")
     assert settings.vendor_root.to_text() == (prepared.enclave / "vendor-root.pub").read_text()
 
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from nerv_fl.arrays import FloatArray, IntArray, Vector
-from nerv_fl.models.evaluate import SampleMeasures
+from nerv_fl.config import GateConfig
+from nerv_fl.models.evaluate import EncoderMeasures, SampleMeasures, summarise
 from nerv_fl.records import Homomorphism
 from nerv_fl.rng import stream
 from nerv_fl.rows import Rows
+from nerv_fl.tasks.encoder import broken_condition
 
 Quirk = Callable[[Vector, SampleMeasures], SampleMeasures]
 
@@ -56,6 +58,14 @@ class QuadraticPools:
         """Return the losses; drift, rank and norm are the same everywhere unless there is a quirk."""
         self.asked.append((pool, sample_ids))
         return [self.quirk(theta_P, self._measure(theta_P, pool, sample_ids)) for theta_P in candidates]
+
+    def summarise(self, measures: SampleMeasures) -> EncoderMeasures:
+        """Return the means, as of an encoder."""
+        return summarise(measures)
+
+    def broken_condition(self, before: EncoderMeasures, after: EncoderMeasures, *, limits: GateConfig) -> str:
+        """Return the encoder's verdict."""
+        return broken_condition(before, after, limits=limits)
 
     def bound(self, candidate: Vector, pool: str, sample_ids: IntArray, *, bound: float) -> Homomorphism:
         """Return a bound test with the violations it was told to report."""

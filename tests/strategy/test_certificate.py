@@ -15,9 +15,10 @@ from nerv_fl.records import NodeCounts
 from nerv_fl.sealing import sign_document, verify_document
 from nerv_fl.strategy.aggregate import OptimizerState
 from nerv_fl.strategy.certificate import certificate_body, verify_certificate
-from nerv_fl.strategy.gate import Candidate, certify
+from nerv_fl.strategy.gate import Candidate, Certification, certify
 from nerv_fl.strategy.identity import EnclaveIdentity
 from nerv_fl.strategy.outcome import RoundInput
+from nerv_fl.tasks.measures import Means
 from tests.strategy.quadratic import QuadraticPools
 
 CONFIG = RunConfig()
@@ -66,11 +67,47 @@ def test_it_states_everything_the_gate_used(body: dict[str, Any], identity: Encl
     stated = verify_document(signed(body, identity), vendor_root=identity.vendor_root)
 
     assert stated.keys() == {
-        "kind", "version", "run", "round", "base_hash", "model_hash", "step", "preset", "sigma", "sampling_seed",
-        "limits", "homomorphism", "p_value", "before", "after", "nodes",
+        "kind", "version", "run", "task", "round", "base_hash", "model_hash", "step", "preset", "sigma",
+        "sampling_seed", "limits", "homomorphism", "p_value", "before", "after", "nodes",
     }  # fmt: skip
     assert stated["base_hash"] == vector_hash(ORIGIN)
     assert stated["nodes"] == asdict(COUNTS)
+
+
+OTHER = Certification(
+    reason="",
+    p_value=0.01,
+    before=Means(loss=1.0, measures={"error": 2.0}, finite=True),
+    after=Means(loss=0.9, measures={"error": 2.01}, finite=True),
+    homomorphism=None,
+    sampling_seed=vector_hash(ONE),
+)
+
+
+def other_body(verdict: Certification = OTHER, *, task: str = "forecaster") -> dict[str, Any]:
+    """Return what is certified of a model that claims nothing of itself."""
+    return certificate_body(GIVEN, CANDIDATE, verdict, nodes=COUNTS, run="demo", config=replace(CONFIG, task=task))
+
+
+def test_a_task_without_claims_is_certified_by_its_gate(identity: EnclaveIdentity) -> None:
+    body = other_body()
+
+    verified = verify_certificate(signed(body, identity), vendor_root=identity.vendor_root, run="demo")
+
+    assert (body["kind"], body["task"], body["preset"]) == ("nerv_fl gate certificate", "forecaster", None)
+    assert (verified.num_batches, verified.pass_fraction_low, verified.p_value) == (None, None, 0.01)
+
+
+def test_a_measure_that_rose_is_not_certified(identity: EnclaveIdentity) -> None:
+    worse = replace(OTHER, after=Means(loss=0.9, measures={"error": 2.1}, finite=True))
+
+    with pytest.raises(SealError, match=r"round 3 states numbers that do not support it: error$"):
+        verify_certificate(signed(other_body(worse), identity), vendor_root=identity.vendor_root)
+
+
+def test_an_encoder_is_not_certified_without_its_bound(identity: EnclaveIdentity) -> None:
+    with pytest.raises(SealError, match=r"round 3 states numbers that do not support it: bound$"):
+        verify_certificate(signed(other_body(task="encoder"), identity), vendor_root=identity.vendor_root)
 
 
 def edit(*path: str, value: object) -> Callable[[dict[str, Any]], None]:
@@ -149,7 +186,8 @@ def test_another_kind_of_document(identity: EnclaveIdentity) -> None:
         verify_certificate(signed({"kind": "invoice", "version": 1}, identity), vendor_root=identity.vendor_root)
 
     assert str(caught.value) == (
-        "document is 'invoice' version 1, expected 'nerv_fl homomorphism certificate' version 1"
+        "document is 'invoice' version 1, expected 'nerv_fl homomorphism certificate' or 'nerv_fl gate certificate' "
+        "version 1"
     )
 
 

@@ -47,7 +47,7 @@ class Bench:
             config=config,
             run="demo",
             weights=WEIGHTS,
-            movement_floor=0.25,
+            constants={"movement_floor": 0.25},
             num_supernodes=num_supernodes,
             commit=self.commit,
         )
@@ -102,7 +102,7 @@ def test_every_supernode_gets_the_whole_order_and_nothing_more() -> None:
             "round": 1,
             "base_hash": FederationState.first(THETA, num_nodes=20, rewards=CONFIG.rewards, run="test").model_hash,
             "evidence": "signed by nobody",
-            "movement_floor": 0.25,
+            "constants": '{"movement_floor": 0.25}',
             "cohort": list(bench.strategy.cohort(1)),
         }
         (theta_P,) = message.content.array_records["theta"].to_numpy_ndarrays()

@@ -5,17 +5,17 @@ from collections.abc import Callable
 from nerv_fl.records import RoundRecord
 from nerv_fl.server.report.charts import Chart, Rule, Series, line_chart
 from nerv_fl.server.report.layout import Cell, figure, multiples, section, strong, table
-from nerv_fl.server.report.load import EncoderNumbers, Run, numbers_of
+from nerv_fl.server.report.load import ModelNumbers, Run, numbers_of
 from nerv_fl.server.report.markup import Html, join
 from nerv_fl.server.report.numbers import fixed, percent, plural, short, tiny
 
 
 def homomorphism_section(run: Run) -> Html:
     """Return the affine encoder's error against the protocol's bound, and what that bound does not test."""
-    bound = run.rounds[-1].homomorphism.bound
-    worst = max(record.homomorphism.max for record in run.rounds)
-    violations = sum(record.homomorphism.violations for record in run.rounds)
-    count = max(record.homomorphism.n for record in run.rounds)
+    bound = run.rounds[-1].encoder.homomorphism.bound
+    worst = max(record.encoder.homomorphism.max for record in run.rounds)
+    violations = sum(record.encoder.homomorphism.violations for record in run.rounds)
+    count = max(record.encoder.homomorphism.n for record in run.rounds)
     outcome = join(
         "Largest error ",
         strong(tiny(worst)),
@@ -33,9 +33,9 @@ def homomorphism_section(run: Run) -> Html:
     chart = Chart(
         label="Affine homomorphism error over rounds, logarithmic, with the bound",
         series=[
-            _series(run, "max", lambda item: item.homomorphism.max),
-            _series(run, "99.9 %", lambda item: item.homomorphism.p999, style="second"),
-            _series(run, "mean", lambda item: item.homomorphism.mean, style="faint"),
+            _series(run, "max", lambda item: item.encoder.homomorphism.max),
+            _series(run, "99.9 %", lambda item: item.encoder.homomorphism.p999, style="second"),
+            _series(run, "mean", lambda item: item.encoder.homomorphism.mean, style="faint"),
         ],
         rules=[Rule(name="bound", style="bound", value=bound, text=short(bound))],
         rejected=run.rejected,
@@ -65,18 +65,20 @@ def drift_section(run: Run) -> Html:
     chart = Chart(
         label="Drift over rounds, logarithmic",
         series=[
-            _series(run, "max", lambda item: item.drift.max, style="faint"),
-            _series(run, "mean", lambda item: item.drift.mean),
+            _series(run, "max", lambda item: item.encoder.drift.max, style="faint"),
+            _series(run, "mean", lambda item: item.encoder.drift.mean),
         ],
         rejected=run.rejected,
         log=True,
         format=tiny,
     )
     companions = multiples(
-        _small(run, "Relative drift", unit="% of mean |sum of delta|", read=lambda item: 100 * item.drift.relative),
-        _small(run, "Drift ratio", unit="against unrelated states", read=lambda item: item.drift.ratio),
-        _small(run, "Residual share", unit="% of var E_live", read=lambda item: 100 * item.residual_share),
-        _small(run, "Effective rank", unit="of V", read=lambda item: item.effective_rank),
+        _small(
+            run, "Relative drift", unit="% of mean |sum of delta|", read=lambda item: 100 * item.encoder.drift.relative
+        ),
+        _small(run, "Drift ratio", unit="against unrelated states", read=lambda item: item.encoder.drift.ratio),
+        _small(run, "Residual share", unit="% of var E_live", read=lambda item: 100 * item.encoder.residual_share),
+        _small(run, "Effective rank", unit="of V", read=lambda item: item.encoder.effective_rank),
     )
     drift = figure("Drift", line_chart(chart), unit="log scale", note=marked)
     return section("drift", "Drift", prose=(what, flattening), figures=[drift, companions, _references(run)])
@@ -106,13 +108,13 @@ def loss_section(run: Run) -> Html:
 
 
 def _cross_entropy(run: Run, *, per_account: bool) -> Chart:
-    last = run.rounds[-1].masked_ce
+    last = run.rounds[-1].encoder.masked_ce
     rules = [Rule(name="unigram", style="reference", value=last.unigram, text=_three(last.unigram))]
     if per_account:
         rules.append(Rule(name="per account", style="reference", value=last.per_account, text=_three(last.per_account)))
     return Chart(
         label="Masked cross-entropy over rounds beside " + " and ".join(rule.name for rule in rules),
-        series=[_series(run, "encoder" if per_account else "", lambda item: item.masked_ce.value)],
+        series=[_series(run, "encoder" if per_account else "", lambda item: item.encoder.masked_ce.value)],
         rules=rules,
         rejected=run.rejected,
         height=210 if per_account else 150,
@@ -122,7 +124,7 @@ def _cross_entropy(run: Run, *, per_account: bool) -> Chart:
 
 def unigram_words(record: RoundRecord) -> Html:
     """Say plainly whether the encoder predicts masked balances better than counting does."""
-    entropy = record.masked_ce
+    entropy = record.encoder.masked_ce
     pair = f"{_three(entropy.value)} against {_three(entropy.unigram)} nats"
     if entropy.value >= entropy.unigram:
         verdict = strong("The last masked cross-entropy is not below the unigram")
@@ -144,7 +146,7 @@ def _references(run: Run) -> Html:
     return table(caption, header=header, rows=[_reference_row(name, row) for name, row in rows.items()])
 
 
-def _reference_row(name: str, row: EncoderNumbers) -> list[Cell]:
+def _reference_row(name: str, row: ModelNumbers) -> list[Cell]:
     texts = (
         tiny(row.drift),
         percent(row.relative),

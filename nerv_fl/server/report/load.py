@@ -15,13 +15,15 @@ from nerv_fl.records import FinalPool, RewardRow, RoundRecord, read_rewards, rea
 RUN_FILES: Final = "config.toml, manifest.json, rounds.jsonl and rewards.csv"
 REFERENCES: Final = {"random_weights": "Random weights", "v_alone": "V alone"}
 """Keys of the manifest's reference rows, and what the report calls them."""
-MEASURED: Final = ("homomorphism", "drift", "residual_share", "effective_rank", "loss", "masked_ce", "seconds")
+ALWAYS: Final = ("loss", "seconds", "measures", "trivial")
 """Fields of a round that are numbers, or made of numbers, in every round."""
+OF_ENCODERS: Final = ("homomorphism", "drift", "residual_share", "effective_rank", "masked_ce")
+"""The same, in every round of an encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderNumbers:
-    """What is measured of one encoder; None where the measure does not exist for it."""
+class ModelNumbers:
+    """What is measured of one model; None where the measure does not exist for it. `measures` are another task's."""
 
     homomorphism_max: float | None
     drift: float | None
@@ -31,6 +33,7 @@ class EncoderNumbers:
     effective_rank: float | None
     loss: float | None
     masked_ce: float | None
+    measures: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class Run:
     config: RunConfig
     rounds: tuple[RoundRecord, ...]
     rewards: tuple[RewardRow, ...]
-    references: Mapping[str, EncoderNumbers]
+    references: Mapping[str, ModelNumbers]
     final: FinalPool | None
     facts: Mapping[str, str]
     roles: Mapping[int, tuple[str, int]] = field(default_factory=dict)
@@ -67,6 +70,11 @@ class Run:
         return paid
 
     @property
+    def is_encoder(self) -> bool:
+        """Whether the model is the encoder, with drift and a bound."""
+        return self.config.task == "encoder"
+
+    @property
     def complete(self) -> bool:
         """Whether every round that was asked for is recorded."""
         return bool(self.rounds) and self.rounds[-1].round >= self.config.federation.num_rounds
@@ -82,9 +90,10 @@ def load_run(run_dir: Path) -> Run:
         if not (run_dir / name).is_file():
             raise DataError(f"{run_dir / name} is missing, expected a run folder with {RUN_FILES}")
     manifest = _read_manifest(run_dir / "manifest.json")
-    rounds = _read_rounds(run_dir / "rounds.jsonl")
+    config = _read_config(run_dir / "config.toml")
+    rounds = _read_rounds(run_dir / "rounds.jsonl", task=config.task)
     return Run(
-        config=_read_config(run_dir / "config.toml"),
+        config=config,
         rounds=tuple(rounds),
         rewards=_read_rewards(run_dir / "rewards.csv", rounds=rounds),
         references=_references(manifest, source=run_dir / "manifest.json"),
@@ -94,18 +103,9 @@ def load_run(run_dir: Path) -> Run:
     )
 
 
-def numbers_of(record: RoundRecord) -> EncoderNumbers:
+def numbers_of(record: RoundRecord) -> ModelNumbers:
     """Return what a round's record measured."""
-    return EncoderNumbers(
-        homomorphism_max=record.homomorphism.max,
-        drift=record.drift.mean,
-        relative=record.drift.relative,
-        ratio=record.drift.ratio,
-        residual_share=record.residual_share,
-        effective_rank=record.effective_rank,
-        loss=record.loss,
-        masked_ce=record.masked_ce.value,
-    )
+    return _numbers(asdict(record))
 
 
 def _read_config(path: Path) -> RunConfig:
@@ -125,11 +125,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read_rounds(path: Path) -> list[RoundRecord]:
+def _read_rounds(path: Path, *, task: str) -> list[RoundRecord]:
     rounds = read_rounds(path)
+    measured = (*ALWAYS, *(OF_ENCODERS if task == "encoder" else ()))
     for line, record in enumerate(rounds, 1):
         table = asdict(record)
-        for name, value in flatten({key: table[key] for key in MEASURED}).items():
+        for name, value in flatten({key: table[key] for key in measured}).items():
             if not isinstance(value, int | float):
                 raise DataError(f"{path} line {line}: {name} is {value!r}, expected a number")
     return rounds
@@ -156,24 +157,26 @@ def _read_roles(path: Path) -> dict[int, tuple[str, int]]:
         raise DataError(f"{path} is not a roster: {error}") from error
 
 
-def _references(manifest: Mapping[str, Any], *, source: Path) -> dict[str, EncoderNumbers]:
+def _references(manifest: Mapping[str, Any], *, source: Path) -> dict[str, ModelNumbers]:
     table = manifest.get("references") or {}
     if not isinstance(table, dict):
         raise DataError(f"{source}: references is {table!r}, expected an object of {' and '.join(REFERENCES)}")
-    return {
-        title: EncoderNumbers(
-            homomorphism_max=_number(table[key], "homomorphism", "max"),
-            drift=_number(table[key], "drift", "mean"),
-            relative=_number(table[key], "drift", "relative"),
-            ratio=_number(table[key], "drift", "ratio"),
-            residual_share=_number(table[key], "residual_share"),
-            effective_rank=_number(table[key], "effective_rank"),
-            loss=_number(table[key], "loss"),
-            masked_ce=_number(table[key], "masked_ce", "value"),
-        )
-        for key, title in REFERENCES.items()
-        if key in table
-    }
+    return {title: _numbers(table[key]) for key, title in REFERENCES.items() if key in table}
+
+
+def _numbers(table: object) -> ModelNumbers:
+    measures = table.get("measures") if isinstance(table, dict) else None
+    return ModelNumbers(
+        homomorphism_max=_number(table, "homomorphism", "max"),
+        drift=_number(table, "drift", "mean"),
+        relative=_number(table, "drift", "relative"),
+        ratio=_number(table, "drift", "ratio"),
+        residual_share=_number(table, "residual_share"),
+        effective_rank=_number(table, "effective_rank"),
+        loss=_number(table, "loss"),
+        masked_ce=_number(table, "masked_ce", "value"),
+        measures=measures if isinstance(measures, dict) else {},
+    )
 
 
 def _number(table: object, *path: str) -> float | None:

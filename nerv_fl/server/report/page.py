@@ -6,6 +6,7 @@ from nerv_fl.server.report.adversaries import adversaries_section
 from nerv_fl.server.report.encoder import drift_section, homomorphism_section, loss_section
 from nerv_fl.server.report.load import Run
 from nerv_fl.server.report.markup import Html, el
+from nerv_fl.server.report.model import model_section
 from nerv_fl.server.report.nodes import nodes_section
 from nerv_fl.server.report.privacy import privacy_section
 from nerv_fl.server.report.provenance import mock_section, provenance_section
@@ -21,6 +22,12 @@ POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsa
 def page(run: Run) -> str:
     """Return the report as HTML."""
     return f"<!doctype html>\n{el('html', _head(run), _body(run), lang='en')}\n"
+
+
+def _model_sections(run: Run) -> list[Html]:
+    return (
+        [homomorphism_section(run), drift_section(run), loss_section(run)] if run.is_encoder else [model_section(run)]
+    )
 
 
 def _head(run: Run) -> Html:
@@ -41,9 +48,7 @@ def _body(run: Run) -> Html:
     if run.rounds:
         parts += [
             tiles(run),
-            homomorphism_section(run),
-            drift_section(run),
-            loss_section(run),
+            *_model_sections(run),
             privacy_section(run),
             rounds_section(run),
             nodes_section(run),

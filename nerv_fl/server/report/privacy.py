@@ -12,20 +12,12 @@ def mechanism(config: RunConfig) -> Html:
     """Return what an epsilon of this run refers to: delta, unit, sampling and noise."""
     delta, rate = short(config.privacy.delta), short(config.sampling_rate)
     noise = f"sigma {short(config.privacy.sigma)}, clip {short(config.privacy.clip)}"
-    unit = f" (unit: one step record; Poisson sampling, q = {rate}; {noise})"
+    unit = f" (unit: one {config.privacy_unit}; Poisson sampling, q = {rate}; {noise})"
     return join(el("span", f"delta {delta}", class_="nowrap"), unit)
 
 
 def privacy_section(run: Run) -> Html:
     """Return the epsilon of all nodes by round, the budget, and what the unit does and does not protect."""
-    unit = join(
-        "The unit is ",
-        strong("one step record"),
-        ", a pair of states and the batch between them, added or removed. "
-        "One state is in two records and an account is in all of them, so this epsilon protects ",
-        strong("neither a state nor an account"),
-        ".",
-    )
     noise = (
         "Noise in a simulation is seeded: its epsilon describes deployment and protects from nobody who knows the seed."
     )
@@ -35,7 +27,27 @@ def privacy_section(run: Run) -> Html:
         f"expectation, q = {short(run.config.sampling_rate)}, {plural(steps, 'step')} a round; the "
         "PRV accountant adds up what a node has spent since round 1, and a node past its budget refuses to train."
     )
-    return section("privacy", "Privacy spent", prose=(rate, unit, noise), figures=[_chart(run)])
+    return section("privacy", "Privacy spent", prose=(rate, _unit(run), noise), figures=[_chart(run)])
+
+
+def _unit(run: Run) -> Html:
+    """Say what was added or removed, and what is not protected by that."""
+    if run.is_encoder:
+        return join(
+            "The unit is ",
+            strong("one step record"),
+            ", a pair of states and the batch between them, added or removed. "
+            "One state is in two records and an account is in all of them, so this epsilon protects ",
+            strong("neither a state nor an account"),
+            ".",
+        )
+    return join(
+        "The unit is ",
+        strong(f"one {run.config.privacy_unit}"),
+        ", added or removed, samples taken as fixed rows. What is in many samples, as a minute is in many windows, ",
+        strong("is not protected"),
+        " by this epsilon.",
+    )
 
 
 def _chart(run: Run) -> Html:

@@ -28,7 +28,8 @@ def rounds_section(run: Run) -> Html:
         "Value is the cohort's gain over the empty coalition in nats on the search pool; Empty is what momentum and "
         "the server's own terms gained alone, and is paid to nobody. Pool, carried and paid are NERV; hover for NANO."
     )
-    gate = table("Gate and nodes", header=GATE_HEADER, rows=map(_gate_row, run.rounds), sortable=True)
+    header = GATE_HEADER if run.is_encoder else tuple(name for name in GATE_HEADER if name != "Drift")
+    gate = table("Gate and nodes", header=header, rows=map(_gate_row, run.rounds), sortable=True)
     rows = [_pay_row(record, paid_nano=run.paid_nano[record.round]) for record in run.federated]
     pay = table("Value and pay", header=PAY_HEADER, rows=rows, sortable=True) if rows else el("div")
     off = "The gate is off in this run: step 1 of every round was committed whatever it did, and nothing is certified."
@@ -44,7 +45,7 @@ def _gate_row(record: RoundRecord) -> list[Cell]:
         _number(record.step if record.round else None, show=f"{record.step:g}"),
         _number(p_value, show=short(p_value, digits=2)),
         _number(record.loss, show=fixed(record.loss, places=3)),
-        _number(record.drift.mean, show=tiny(record.drift.mean)),
+        *([_number(record.drift.mean, show=tiny(record.drift.mean))] if record.drift else []),
         *_node_cells(record),
         Cell(show=fixed(record.seconds.total, places=1), sort=record.seconds.total),
     ]

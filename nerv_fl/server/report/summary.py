@@ -26,19 +26,32 @@ def tiles(run: Run) -> Html:
     paid = sum(run.paid_nano.values())
     rejections = plural(len(run.rejected), "rejection") if run.federated else "none has run yet"
     delta = short(run.config.privacy.delta)
-    drift, relative = (first.drift.mean, last.drift.mean), (first.drift.relative, last.drift.relative)
     return el(
         "dl",
         _tile("Rounds accepted", f"{accepted} of {len(run.federated)}", note=rejections),
         _tile("Loss", fixed(last.loss, places=3), note=f"{signed(last.loss - first.loss)} since the bootstrap"),
-        _tile("Drift", tiny(drift[1]), note=f"{_times(*drift)} the bootstrap's"),
-        _tile("Relative drift", percent(relative[1]), note=f"from {percent(relative[0])}"),
-        _tile("Epsilon, at most", _epsilon(run), note=f"at delta {delta}, per step record"),
+        *_model_tiles(run),
+        _tile("Epsilon, at most", _epsilon(run), note=f"at delta {delta}, per {run.config.privacy_unit}"),
         _tile("Paid out", nerv(paid, places=0), note="NERV", title=exact_nano(paid)),
         _tile("Nodes taking part", f"{len(nodes):,}", note=f"of {run.config.federation.num_nodes:,} registered"),
         _tile("Wall time", duration(sum(item.seconds.total for item in run.rounds)), note="all rounds together"),
         class_="tiles",
     )
+
+
+def _model_tiles(run: Run) -> list[Html]:
+    """Return the tiles of drift, or of another task's measures."""
+    first, last = run.rounds[0], run.rounds[-1]
+    if not run.is_encoder:
+        return [
+            _tile(name.capitalize(), fixed(value, places=3), note=f"from {fixed(first.measures[name], places=3)}")
+            for name, value in last.measures.items()
+        ]
+    before, after = first.encoder.drift, last.encoder.drift
+    return [
+        _tile("Drift", tiny(after.mean), note=f"{_times(before.mean, after.mean)} the bootstrap's"),
+        _tile("Relative drift", percent(after.relative), note=f"from {percent(before.relative)}"),
+    ]
 
 
 def _tile(name: str, value: str, *, note: str, title: str | None = None) -> Html:
@@ -62,8 +75,7 @@ def _verdict(run: Run) -> Html:
         text = join(
             "Only the bootstrap is recorded: loss ",
             strong(fixed(first.loss, places=3)),
-            ", drift ",
-            strong(tiny(first.drift.mean)),
+            *([", drift ", strong(tiny(first.drift.mean))] if first.drift else []),
             ". No node has trained yet.",
         )
         return el("p", text, class_="verdict")
@@ -72,9 +84,9 @@ def _verdict(run: Run) -> Html:
         strong(f"{accepted} of {plural(len(run.federated), 'round')}"),
         " accepted; loss ",
         strong(f"{fixed(first.loss, places=3)} \N{RIGHTWARDS ARROW} {fixed(last.loss, places=3)}"),
-        "; drift ",
-        strong(f"{tiny(first.drift.mean)} \N{RIGHTWARDS ARROW} {tiny(last.drift.mean)}"),
     ]
+    if first.drift and last.drift:
+        parts += ["; drift ", strong(f"{tiny(first.drift.mean)} \N{RIGHTWARDS ARROW} {tiny(last.drift.mean)}")]
     if last.epsilon is not None:
         parts += ["; epsilon max ", strong(_epsilon(run)), " at ", mechanism(run.config)]
     return el("p", *parts, ".", class_="verdict")

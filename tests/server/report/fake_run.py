@@ -88,7 +88,7 @@ def _round(
     start: RoundRecord, number: int, *, progress: float, reason: str | None, generator: np.random.Generator
 ) -> RoundRecord:
     shrink = float(np.exp(-progress))
-    drift, noise = start.drift, float(generator.normal())
+    drift, noise = start.encoder.drift, float(generator.normal())
     spent = 3.2 + 0.14 * number
     heard = 34 if reason and "heard" in reason else 50
     stages = {"train": 4.1 + 0.2 * noise, "open": 0.31, "aggregate": 0.12, "shapley": 2.2, "gate": 1.9, "report": 0.05}
@@ -98,15 +98,15 @@ def _round(
         accepted=reason is None,
         reason=reason or "accepted",
         step=0.0 if reason else float(generator.choice([0.25, 0.5, 1.0, 2.0])),
-        homomorphism=replace(start.homomorphism, max=float(generator.uniform(5e-16, 8e-16))),
+        homomorphism=replace(start.encoder.homomorphism, max=float(generator.uniform(5e-16, 8e-16))),
         drift=Drift(
             mean=drift.mean * shrink, relative=drift.relative * (0.4 + 0.6 * shrink),
             ratio=0.272 + 0.002 * noise, max=drift.max * shrink * (1 + 0.05 * abs(noise)),
         ),
-        residual_share=start.residual_share * shrink**1.2,
-        effective_rank=start.effective_rank + 0.3 * progress,
+        residual_share=start.encoder.residual_share * shrink**1.2,
+        effective_rank=start.encoder.effective_rank + 0.3 * progress,
         loss=start.loss - 0.028 * progress,
-        masked_ce=replace(start.masked_ce, value=start.masked_ce.value - 0.012 * progress),
+        masked_ce=replace(start.encoder.masked_ce, value=start.encoder.masked_ce.value - 0.012 * progress),
         epsilon=EpsilonSpread(min=spent * 0.93, median=spent, max=spent * 1.03, delta=1e-5),
         nodes=NodeCounts(sampled=50, heard=heard, admitted=heard - 1, refused={"bad signature": 1}, clones=number % 2),
         shapley=None if reason else ShapleySummary(method="surrogate", evaluations=128, se_max=2.1e-5, stop="budget"),

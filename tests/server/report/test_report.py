@@ -145,7 +145,7 @@ def test_a_masked_cross_entropy_below_the_unigram_says_so(page: str) -> None:
 def test_a_masked_cross_entropy_not_below_the_unigram_says_so(tmp_path: Path, above: float) -> None:
     run = make_run()
     last = run.rounds[-1]
-    entropy = replace(last.masked_ce, value=last.masked_ce.unigram + above)
+    entropy = replace(last.encoder.masked_ce, value=last.encoder.masked_ce.unigram + above)
     run.rounds[-1] = replace(last, masked_ce=entropy)
 
     text = words(page_of(run, tmp_path))

@@ -1,52 +1,14 @@
-"""What a round leaves behind: the records of `rounds.jsonl` and `rewards.csv`.
+"""What a round leaves behind: the records of `rounds.jsonl`."""
 
-Other programs read these files; a field's name, unit and meaning are a contract. A number that does not exist (no
-update was heard, nothing was valued) is null, never zero.
-"""
-
-import csv
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from nerv_fl.errors import DataError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Homomorphism:
-    """Error of the affine encoder's float64 arithmetic, max-abs over coordinates, on `n` batches.
-
-    `violations` counts batches above `bound` in float64 or different from 0 in integers. Random weights pass it too.
-    """
-
-    max: float
-    p999: float
-    mean: float
-    bound: float
-    n: int
-    violations: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drift:
-    """Homomorphism error of the transformer itself: mean, mean / mean |sum delta|, over unrelated states, and max."""
-
-    mean: float
-    relative: float
-    ratio: float
-    max: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskedCrossEntropy:
-    """Cross-entropy of masked balances in nats, beside the two trivial models on the same positions."""
-
-    value: float
-    unigram: float
-    per_account: float
+from nerv_fl.records.standing import Drift, EncoderStanding, Homomorphism, MaskedCrossEntropy, Standing
+from nerv_fl.records.text import read_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +94,8 @@ class RoundRecord:
     """One line of `rounds.jsonl`; round 0 is the bootstrap.
 
     `step` is the accepted step of the server's direction (0: none). `loss`, `drift` and their companions describe the
-    encoder that stands after the round, on the fixed monitor samples. `pool_nano` is the round's own pool and
+    model that stands after the round, on the fixed monitor samples; a task other than the encoder has `measures` in
+    their place, by name, and what trivial models reach in `trivial`. `pool_nano` is the round's own pool and
     `carried_nano` what earlier rounds left over; an accepted round that pays, pays their sum.
     """
 
@@ -140,12 +103,12 @@ class RoundRecord:
     accepted: bool
     reason: str
     step: float
-    homomorphism: Homomorphism
-    drift: Drift
-    residual_share: float
-    effective_rank: float
+    homomorphism: Homomorphism | None
+    drift: Drift | None
+    residual_share: float | None
+    effective_rank: float | None
     loss: float
-    masked_ce: MaskedCrossEntropy
+    masked_ce: MaskedCrossEntropy | None
     epsilon: EpsilonSpread | None
     nodes: NodeCounts | None
     shapley: ShapleySummary | None
@@ -156,25 +119,18 @@ class RoundRecord:
     seconds: Seconds
     model_hash: str
     rewards: RewardsSummary | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
+    trivial: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def standing(self) -> Standing:
+        """The measures of the model that stands."""
+        return Standing(**{item.name: getattr(self, item.name) for item in fields(Standing)})
 
-@dataclass(frozen=True, kw_only=True)
-class RewardRow:
-    """One line of `rewards.csv`: what a node's update was worth in a round, and what it was paid.
-
-    `value`, `se` and the two-sided 95 % interval are in units of loss (nats); `reputation` is the one the payout used;
-    `flag` is empty, or "clone", or why the update was refused or left out.
-    """
-
-    round: int
-    node: int
-    value: float | None
-    se: float | None
-    ci_low: float | None
-    ci_high: float | None
-    reputation: float
-    payout_nano: int
-    flag: str
+    @property
+    def encoder(self) -> EncoderStanding:
+        """The measures that only an encoder has; DataError if the run is another task's."""
+        return self.standing.encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,9 +154,6 @@ class FinalPool:
     def improved(self) -> bool:
         """Whether the loss fell and the paired interval excludes 0."""
         return self.loss_after < self.loss_before and not self.ci_low <= 0 <= self.ci_high
-
-
-REWARD_COLUMNS = tuple(item.name for item in fields(RewardRow))
 
 
 def to_json(record: RoundRecord) -> str:
@@ -231,59 +184,8 @@ def read_rounds(path: Path) -> list[RoundRecord]:
     Raises:
         DataError: If the file is missing or a line is not a round record.
     """
-    lines = _read_text(path).splitlines()
+    lines = read_text(path).splitlines()
     return [round_from_json(line, source=f"{path} line {number}") for number, line in enumerate(lines, 1)]
-
-
-def rewards_to_csv(rows: Iterable[RewardRow], *, header: bool) -> str:
-    """Return rows as CSV text; floats keep every bit, what does not exist is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if header:
-        writer.writerow(REWARD_COLUMNS)
-    for row in rows:
-        values = (getattr(row, name) for name in REWARD_COLUMNS)
-        writer.writerow(
-            ["" if value is None else repr(value) if isinstance(value, float) else value for value in values]
-        )
-    return text.getvalue()
-
-
-def read_rewards(path: Path) -> list[RewardRow]:
-    """Read `rewards.csv`.
-
-    Raises:
-        DataError: If the file is missing, or a column or a number is wrong.
-    """
-    rows = list(csv.reader(io.StringIO(_read_text(path))))
-    if not rows or tuple(rows[0]) != REWARD_COLUMNS:
-        raise DataError(f"{path} begins with {rows[:1]}, expected the columns {','.join(REWARD_COLUMNS)}")
-    try:
-        return [_reward_row(row) for row in rows[1:]]
-    except (ValueError, IndexError) as error:
-        raise DataError(f"{path} holds a row that is not a reward: {error}") from error
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-
-
-def _reward_row(row: Sequence[str]) -> RewardRow:
-    cells = dict(zip(REWARD_COLUMNS, row, strict=True))
-    number = {name: float(cells[name]) if cells[name] else None for name in ("value", "se", "ci_low", "ci_high")}
-    return RewardRow(
-        round=int(cells["round"]),
-        node=int(cells["node"]),
-        **number,
-        reputation=float(cells["reputation"]),
-        payout_nano=int(cells["payout_nano"]),
-        flag=cells["flag"],
-    )
 
 
 def _from_table(kind: type[Any], table: Mapping[str, Any]) -> Any:
