@@ -68,8 +68,7 @@ class RunConfig:
         """Check what spans sections."""
         if not 1 <= len(self.name) <= MAX_NAME or not self.name.isascii() or not self.name.isprintable():
             raise ConfigError(f"name is {self.name!r}, expected 1 to {MAX_NAME} printable ASCII characters")
-        if ":" not in self.task:
-            one_of("task", self.task, choices=TASK_NAMES)
+        self._check_task()
         self._check_valuation()
         in_range("seed", self.seed, low=0, high=2**63 - 1)
         in_range("training.expected_batch", self.training.expected_batch, low=1, high=self.data.samples_per_node)
@@ -77,6 +76,21 @@ class RunConfig:
         in_range("gate.certify_samples", self.gate.certify_samples, low=8, high=self.data.certify_chains)
         in_range("gate.monitor_samples", self.gate.monitor_samples, low=8, high=self.data.certify_chains)
         in_range("valuation.gradient_samples", self.valuation.gradient_samples, low=8, high=self.gate.search_samples)
+
+    def _check_task(self) -> None:
+        """Refuse an unknown task, and settings that only an encoder's data can follow."""
+        if ":" not in self.task:
+            one_of("task", self.task, choices=TASK_NAMES)
+        if self.task == "encoder":
+            return
+        settings = (
+            ("adversaries.fabricated", self.adversaries.fabricated, 0.0),
+            ("data.partition", self.data.partition, "chain"),
+            ("data.heterogeneity", self.data.heterogeneity, 0.0),
+        )
+        for name, value, expected in settings:
+            if value != expected:
+                raise ConfigError(f"{name} is {value!r}, expected {expected!r} with task {self.task!r}")
 
     def _check_valuation(self) -> None:
         """Refuse a method that the cohort, the budget or the aggregation rule does not allow."""

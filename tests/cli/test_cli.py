@@ -78,7 +78,7 @@ def test_without_a_command_the_help_is_shown() -> None:
     [
         (
             ("simulate", "quikstart"),
-            "error ConfigError: recipe is 'quikstart', expected a file or one of: adversaries, quickstart"
+            "error ConfigError: recipe is 'quikstart', expected a file or one of: adversaries, forecaster, quickstart"
             " (did you mean 'quickstart'?)",
         ),
         (

@@ -23,7 +23,7 @@ def refused(flat: Mapping[str, Value], message: str) -> None:
     ("key", "value", "expected"),
     [
         ("seed", -1, "[0, 9223372036854775807]"),
-        ("data.steps", 0, "[1, 4096]"),
+        ("data.steps", 0, "[1, 1000000]"),
         ("data.max_transactions", 257, "[1, 256]"),
         ("data.heldout_chains", 1, "[2, 1000000000]"),
         ("bootstrap.learning_rate", 0.0, "(0, 10]"),
