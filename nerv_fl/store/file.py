@@ -18,7 +18,7 @@ Attributes have a fixed length: HDF5 keeps others in a heap without a checksum, 
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import h5py
 import numpy as np
@@ -134,9 +134,9 @@ class LedgerFile:
         span = slice(start * self.info.steps, stop * self.info.steps + 1)
         offset, (kind, sender, receiver, amount_nano) = self._read_transactions(span)
         return ChainBlock(
-            balances=self._slice("balances", slice(start, stop)),
-            supply_nano=self._slice("chain/supply_nano", slice(start, stop)),
-            shard_kind=self._slice("chain/shard_kind", slice(start, stop)),
+            balances=self._handle.array("balances", slice(start, stop)),
+            supply_nano=self._handle.array("chain/supply_nano", slice(start, stop)),
+            shard_kind=self._handle.array("chain/shard_kind", slice(start, stop)),
             kind=kind,
             sender=sender,
             receiver=receiver,
@@ -150,7 +150,7 @@ class LedgerFile:
         Raises:
             DataError: If the file is damaged.
         """
-        return self._slice("chain/shard_kind", slice(None))
+        return self._handle.array("chain/shard_kind", slice(None))
 
     def chain_digests(self) -> npt.NDArray[np.uint8]:
         """Return the hash of each chain as the writer recorded it, uint8 [chains, 32].
@@ -158,7 +158,7 @@ class LedgerFile:
         Raises:
             DataError: If the file is damaged.
         """
-        return self._slice("chain/sha256", slice(None))
+        return self._handle.array("chain/sha256", slice(None))
 
     def _states(self, chain: IntArray, *, step: IntArray) -> IntArray:
         """Return the state of each chain before a step, int64 [B, A]."""
@@ -178,10 +178,10 @@ class LedgerFile:
 
     def _read_transactions(self, span: slice) -> tuple[IntArray, Columns]:
         """Read the transactions between some offsets, and those offsets from the first on."""
-        offset: IntArray = self._slice("batch/offset", span)
+        offset: IntArray = self._handle.array("batch/offset", span)
         check_offsets(self.path, offset, first=span.start, steps=self.info.steps, total=self.num_transactions)
         rows = slice(int(offset[0]), int(offset[-1]))
-        kind, sender, receiver, amount_nano = (self._slice(f"tx/{name}", rows) for name in COLUMNS)
+        kind, sender, receiver, amount_nano = (self._handle.array(f"tx/{name}", rows) for name in COLUMNS)
         return offset - offset[0], (kind, sender, receiver, amount_nano)
 
     def _runs(self, chain: IntArray) -> list[IntArray]:
@@ -197,12 +197,7 @@ class LedgerFile:
 
     @cached_property
     def _supply_nano(self) -> IntArray:
-        return self._slice("chain/supply_nano", slice(None))
-
-    def _slice(self, name: str, selection: slice | tuple[slice, ...]) -> npt.NDArray[Any]:
-        dataset = self._handle.dataset(name)
-        with naming_damage(self.path, what=name):
-            return np.asarray(dataset[selection])
+        return self._handle.array("chain/supply_nano", slice(None))
 
     def handle(self) -> h5py.File:
         """Return the open HDF5 file of this process, for copying chunks as they are."""

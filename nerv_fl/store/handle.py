@@ -2,8 +2,11 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
+import numpy.typing as npt
 
 from nerv_fl.errors import DataError
 from nerv_fl.store.damage import DAMAGE, naming_damage
@@ -46,6 +49,40 @@ class Handle:
         file = self.file()
         with naming_damage(self._path, what=name):
             return self._datasets.get(name) or self._datasets.setdefault(name, file[name])
+
+    def array(self, name: str, selection: object = slice(None)) -> npt.NDArray[Any]:
+        """Read a dataset, or a part of it.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        dataset = self.dataset(name)
+        with naming_damage(self._path, what=name):
+            return np.asarray(dataset[selection])
+
+    def require_kind(self, kind: str, *, schema_version: int) -> dict[str, Any]:
+        """Return the attributes of a whole file of a kind, texts decoded; those of no fixed length are passed over.
+
+        Raises:
+            DataError: If it is of another kind or schema, or its writer was stopped.
+        """
+        file = self.file()
+        fixed = {name: np.asarray(file.attrs[name]).item() for name in file.attrs if is_fixed(file, name)}
+        found = {name: value.decode() if isinstance(value, bytes) else value for name, value in fixed.items()}
+        self.require("kind", found=found.get("kind"), expected=kind)
+        self.require("schema_version", found=found.get("schema_version"), expected=schema_version)
+        if not found.get("complete", False):
+            raise DataError(f"{self._path} is incomplete: its writer was stopped, expected a whole {self._what} file")
+        return found
+
+    def require(self, name: str, *, found: object, expected: object) -> None:
+        """Raise unless what the file says of something is what is expected.
+
+        Raises:
+            DataError: If it is not.
+        """
+        if found != expected:
+            raise DataError(f"{self._path}: {name} is {found!r}, expected {expected!r}")
 
     def close(self) -> None:
         """Close the file, if this process has it open; the next read opens it again."""

@@ -24,7 +24,7 @@ from nerv_fl.arrays import FloatArray, IntArray
 from nerv_fl.checks import in_range, one_of
 from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.store.damage import naming_damage
-from nerv_fl.store.handle import Handle, is_fixed
+from nerv_fl.store.handle import Handle
 from nerv_fl.store.load_schema import (
     DTYPES,
     FEATURES,
@@ -57,7 +57,7 @@ class LoadFile:
         self._handle = Handle(self.path, what="load")
         try:
             with naming_damage(self.path, what="its description"):
-                self.info = _describe(self.path, self.handle())
+                self.info = _describe(self._handle)
         except DataError:
             self.close()
             raise
@@ -139,23 +139,15 @@ class LoadFile:
 
     def array(self, name: str, *selection: int | np.int64 | slice) -> npt.NDArray[Any]:
         """Read a dataset, or a part of it."""
-        dataset = self._handle.dataset(name)
-        with naming_damage(self.path, what=name):
-            return np.asarray(dataset[selection or slice(None)])
+        return self._handle.array(name, selection or slice(None))
 
     def _require(self, values: IntArray, *, low: int, high: int, what: str) -> None:
         for wrong in values[(values < low) | (values > high)][:1]:
             raise ConfigError(f"{what} is {wrong}, expected {low} to {high} (of {self.path})")
 
 
-def _describe(path: Path, file: h5py.File) -> LoadInfo:
-    fixed = {name: file.attrs[name] for name in file.attrs if is_fixed(file, name)}
-    items = {name: np.asarray(value).item() for name, value in fixed.items()}
-    found = {name: value.decode() if isinstance(value, bytes) else value for name, value in items.items()}
-    _check(path, "kind", found=found.get("kind"), expected=KIND)
-    _check(path, "schema_version", found=found.get("schema_version"), expected=SCHEMA_VERSION)
-    if not found.get("complete", False):
-        raise DataError(f"{path} is incomplete: its writer was stopped, expected a whole load file")
+def _describe(handle: Handle) -> LoadInfo:
+    found = handle.require_kind(KIND, schema_version=SCHEMA_VERSION)
     info = LoadInfo(
         shards=int(found["shards"]),
         steps=int(found["steps"]),
@@ -164,11 +156,7 @@ def _describe(path: Path, file: h5py.File) -> LoadInfo:
         generator=str(found["generator"]),
         content_sha256=str(found["content_sha256"]),
     )
+    file = handle.file()
     for name, shape in shapes(info.shards, info.steps).items():
-        _check(path, name, found=(str(file[name].dtype), file[name].shape), expected=(DTYPES[name], shape))
+        handle.require(name, found=(str(file[name].dtype), file[name].shape), expected=(DTYPES[name], shape))
     return info
-
-
-def _check(path: Path, name: str, *, found: object, expected: object) -> None:
-    if found != expected:
-        raise DataError(f"{path}: {name} is {found!r}, expected {expected!r}")

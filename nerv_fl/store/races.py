@@ -26,7 +26,7 @@ from nerv_fl.arrays import IntArray
 from nerv_fl.checks import one_of
 from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.store.damage import naming_damage
-from nerv_fl.store.handle import Handle, is_fixed
+from nerv_fl.store.handle import Handle
 from nerv_fl.store.load_schema import SPLITS
 from nerv_fl.store.race_checks import check_block
 from nerv_fl.store.race_schema import (
@@ -57,7 +57,7 @@ class RaceFile:
         self._handle = Handle(self.path, what=KIND)
         try:
             with naming_damage(self.path, what="its description"):
-                self.info = _describe(self.path, self._handle.file())
+                self.info = _describe(self._handle)
         except DataError:
             self.close()
             raise
@@ -111,9 +111,7 @@ class RaceFile:
 
     def array(self, name: str, *selection: int | slice) -> npt.NDArray[Any]:
         """Read a dataset, or a part of it."""
-        dataset = self._handle.dataset(name)
-        with naming_damage(self.path, what=name):
-            return np.asarray(dataset[selection or slice(None)])
+        return self._handle.array(name, selection or slice(None))
 
     def _spans(self, number: int) -> tuple[slice, slice, slice]:
         events, candidates, transactions = self._ends
@@ -137,23 +135,13 @@ def _ends(counts: npt.NDArray[Any], races: int) -> IntArray:
     return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(of_shard)])
 
 
-def _describe(path: Path, file: h5py.File) -> RaceInfo:
-    fixed = {name: np.asarray(file.attrs[name]).item() for name in file.attrs if is_fixed(file, name)}
-    found = {name: value.decode() if isinstance(value, bytes) else value for name, value in fixed.items()}
-    _check(path, "kind", found=found.get("kind"), expected=KIND)
-    _check(path, "schema_version", found=found.get("schema_version"), expected=SCHEMA_VERSION)
-    if not found.get("complete", False):
-        raise DataError(f"{path} is incomplete: its writer was stopped, expected a whole consensus file")
+def _describe(handle: Handle) -> RaceInfo:
+    found = handle.require_kind(KIND, schema_version=SCHEMA_VERSION)
     numbers = {name: int(found[name]) for name in ("shards", "races", "accounts", "max_transactions", "seed")}
     info = RaceInfo(**numbers, generator=str(found["generator"]), content_sha256=str(found["content_sha256"]))
-    fixed_shapes = shapes(info.shards, info.races)
+    file, fixed_shapes = handle.file(), shapes(info.shards, info.races)
     for name, dtype in DTYPES.items():
         lead = {"candidate": "candidate/valid", "tx": "tx/kind"}.get(name.partition("/")[0], name)
         shape = fixed_shapes.get(name, file[lead].shape)
-        _check(path, name, found=(str(file[name].dtype), file[name].shape), expected=(dtype, shape))
+        handle.require(name, found=(str(file[name].dtype), file[name].shape), expected=(dtype, shape))
     return info
-
-
-def _check(path: Path, name: str, *, found: object, expected: object) -> None:
-    if found != expected:
-        raise DataError(f"{path}: {name} is {found!r}, expected {expected!r}")
