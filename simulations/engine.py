@@ -7,12 +7,14 @@ from typing import Any, Final
 
 from nerv_fl.client.app import build_client_app
 from nerv_fl.client.host import HostSettings
-from nerv_fl.client.train import train_honestly
+from nerv_fl.client.train import LocalTraining, train_honestly
+from nerv_fl.config import RunConfig
 from nerv_fl.server.app import build_server_app, ignore_round
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.recorder import OnRound
 from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, own_code_hash, read_vendor_root
 from simulations.adversaries import AdversarialTraining
+from simulations.faults import FaultyTraining
 
 QUIET: Final = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -63,8 +65,13 @@ def host_settings(folder: RunFolder) -> HostSettings:
         vendor_root=read_vendor_root(folder.enclave / VENDOR_ROOT_FILE),
         code_hash=own_code_hash(),
         simulated=True,
-        training=AdversarialTraining(config) if config.adversaries.any else train_honestly,
+        training=_training(config),
     )
+
+
+def _training(config: RunConfig) -> LocalTraining:
+    training: LocalTraining = AdversarialTraining(config) if config.adversaries.any else train_honestly
+    return FaultyTraining(config, training) if config.faults.failure else training
 
 
 def backend_config(folder: RunFolder) -> dict[str, Any]:

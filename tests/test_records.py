@@ -54,6 +54,7 @@ RECORD = RoundRecord(
     carried_nano=7,
     seconds=Seconds(train=1.0, open=0.1, aggregate=0.1, shapley=2.0, gate=0.5, report=0.1, total=3.8),
     model_hash="c0ffee",
+    faults={"offline": 1, "failed": 0, "late": 2},
 )
 BARE = replace(
     RECORD,
@@ -64,6 +65,7 @@ BARE = replace(
     shapley=None,
     gate=GateSummary(p_value=None, relative_drift=None, rank_ratio=None),
     value=None,
+    faults=None,
 )
 ROW = RewardRow(
     round=1, node=12, value=1 / 3, se=1e-4, ci_low=-0.1, ci_high=0.7, reputation=0.3, payout_nano=10**16 + 1, flag=""
@@ -101,7 +103,7 @@ def test_field_names_are_the_contract() -> None:
     assert list(table) == [
         *("round", "accepted", "reason", "step", "homomorphism", "drift", "residual_share", "effective_rank", "loss"),
         *("masked_ce", "epsilon", "nodes", "shapley", "gate", "value", "pool_nano", "carried_nano", "seconds"),
-        *("model_hash", "rewards", "measures", "trivial"),
+        *("model_hash", "rewards", "measures", "trivial", "faults"),
     ]
     assert list(table["homomorphism"]) == ["max", "p999", "mean", "bound", "n", "violations"]
     assert list(table["drift"]) == ["mean", "relative", "ratio", "max"]

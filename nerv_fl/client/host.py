@@ -25,6 +25,10 @@ Answers: TypeAlias = tuple[Mapping[int, bytes], tuple[int, ...]]
 log = logging.getLogger(__name__)
 
 
+class NodeLostError(Exception):
+    """A node is gone in the middle of its work: it does not answer, and does not say why."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class HostSettings:
     """What a hosting process needs to know, all of it its own.
@@ -36,10 +40,10 @@ class HostSettings:
         vendor_root: Pinned public key of the (mock) vendor root.
         code_hash: Hash of the enclave code that the nodes trust.
         simulated: Whether sampling and noise are seeded.
-        training: What its nodes do with their work; only a simulation may have adversaries among them.
+        training: What its nodes do with their work; only a simulation may have adversaries and faults among them.
 
     Raises:
-        ConfigError: If the settings name adversaries and this is no simulation.
+        ConfigError: If the settings name adversaries or faults and this is no simulation.
     """
 
     config: RunConfig
@@ -51,9 +55,10 @@ class HostSettings:
     training: LocalTraining = train_honestly
 
     def __post_init__(self) -> None:
-        """Refuse to cheat in earnest."""
-        if self.config.adversaries.any and not self.simulated:
-            raise ConfigError("adversaries are set, expected none outside a simulation")
+        """Refuse to cheat, or to fail, in earnest."""
+        for name, section in (("adversaries", self.config.adversaries), ("faults", self.config.faults)):
+            if section.any and not self.simulated:
+                raise ConfigError(f"{name} are set, expected none outside a simulation")
 
 
 class NodeHost:
@@ -78,7 +83,9 @@ class NodeHost:
         self._steps = task.size_of(self._data).steps
 
     def answer(self, order: RoundOrder, numbers: Sequence[int]) -> Answers:
-        """Return each node's envelope, and the nodes that have none; no node's failure is another's.
+        """Return each node's envelope, and the nodes that refuse; no node's failure is another's.
+
+        Whoever is lost in the middle of its work is in neither.
 
         Why a node refused is logged here and leaves in no other form: an error's text may name what the node holds.
         """
@@ -87,6 +94,8 @@ class NodeHost:
         for number in numbers:
             try:
                 envelopes[number] = self._node(number).answer(order, trainer=self._trainer, data=self._data)
+            except NodeLostError:
+                log.info("node %d is lost in round %d", number, order.round_number)
             except Exception:  # whatever happens in one node stays in it
                 log.exception("node %d gives no update for round %d", number, order.round_number)
                 refusing.append(number)

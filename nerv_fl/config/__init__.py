@@ -1,6 +1,7 @@
 """Settings: frozen sections, and the one parser for TOML and for Flower's run config."""
 
 from nerv_fl.config.adversaries import AdversariesConfig
+from nerv_fl.config.faults import FaultsConfig
 from nerv_fl.config.model import PRESET_NAMES, BootstrapConfig, DataConfig, ModelConfig
 from nerv_fl.config.parse import Flat, as_table, build, flatten, parse_overrides, read_recipe, to_toml
 from nerv_fl.config.rounds import (
@@ -31,6 +32,7 @@ __all__ = [
     "BootstrapConfig",
     "DataConfig",
     "EnclaveConfig",
+    "FaultsConfig",
     "FederationConfig",
     "Flat",
     "GateConfig",

@@ -8,6 +8,7 @@ from typing import Final
 
 from nerv_fl.checks import in_range, one_of
 from nerv_fl.config.adversaries import AdversariesConfig
+from nerv_fl.config.faults import FaultsConfig
 from nerv_fl.config.model import BootstrapConfig, DataConfig, ModelConfig
 from nerv_fl.config.rounds import EnclaveConfig, GateConfig, RewardsConfig, ServerConfig, ValuationConfig
 from nerv_fl.config.training import FederationConfig, PrivacyConfig, TrainingConfig
@@ -63,6 +64,7 @@ class RunConfig:
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     adversaries: AdversariesConfig = field(default_factory=AdversariesConfig)
+    faults: FaultsConfig = field(default_factory=FaultsConfig)
 
     def __post_init__(self) -> None:
         """Check what spans sections."""

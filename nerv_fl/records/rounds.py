@@ -97,6 +97,7 @@ class RoundRecord:
     model that stands after the round, on the fixed monitor samples; a task other than the encoder has `measures` in
     their place, by name, and what trivial models reach in `trivial`. `pool_nano` is the round's own pool and
     `carried_nano` what earlier rounds left over; an accepted round that pays, pays their sum.
+    `faults` counts the nodes lost to simulated faults, by fate; null where none are simulated.
     """
 
     round: int
@@ -121,6 +122,7 @@ class RoundRecord:
     rewards: RewardsSummary | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
     trivial: Mapping[str, float] = field(default_factory=dict)
+    faults: Mapping[str, int] | None = None
 
     @property
     def standing(self) -> Standing:

@@ -104,6 +104,7 @@ def _digest(facts: Mapping[str, object]) -> str:
 
 
 def _forget_others(folder: Path, *, keep: str) -> None:
-    for path in folder.glob("round-*"):
-        if path.stem != keep:
+    """Remove earlier states, and what a killed process left half-written."""
+    for path in folder.iterdir():
+        if path.stem != keep and path.name != "latest":
             path.unlink()

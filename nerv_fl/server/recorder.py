@@ -111,6 +111,7 @@ class Recorder:
                 train=hearing.seconds, **enclave, report=report, total=hearing.seconds + sum(enclave.values()) + report
             ),
             model_hash=self._state.model_hash,
+            faults=hearing.faults,
         )
         self._finish(record, rows, entries=entries, certificate=outcome.certificate)
         return self._state

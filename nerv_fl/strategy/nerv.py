@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -16,6 +17,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import AggregationError, ConfigError
+from nerv_fl.faults import LATE, OFFLINE, nodes_by_fate
 from nerv_fl.rng import stream
 from nerv_fl.strategy.enclave import Enclave
 from nerv_fl.strategy.outcome import RoundInput, RoundOutcome
@@ -34,10 +36,12 @@ class Hearing:
     Attributes:
         trained: Nodes that were asked and did not say that they refused: each may have spent privacy.
         seconds: Wall time from asking to the last answer.
+        faults: Nodes that a simulation lost, counted by fate; None if it simulates no faults.
     """
 
     trained: frozenset[int]
     seconds: float
+    faults: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +134,7 @@ class NervStrategy(Strategy):
                 "base_hash": self._state.model_hash,
                 "evidence": self._enclave.evidence,
                 "constants": self._constants,
-                "cohort": list(self.cohort(server_round)),
+                "cohort": sorted(set(self.cohort(server_round)) - self._lost(server_round)[OFFLINE]),
             }
         )
         content = RecordDict({"round": request, "theta": arrays})
@@ -143,9 +147,13 @@ class NervStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Hand the round's envelopes to the enclave and commit its outcome."""
-        cohort = self.cohort(server_round)
-        answers = _answers(replies)
-        hearing = Hearing(trained=frozenset(cohort) - answers.refusing, seconds=time.perf_counter() - self._asked_at)
+        cohort, lost = self.cohort(server_round), self._lost(server_round)
+        answers = _answers(replies, late=lost[LATE])
+        hearing = Hearing(
+            trained=frozenset(cohort) - lost[OFFLINE] - answers.refusing,
+            seconds=time.perf_counter() - self._asked_at,
+            faults={fate: len(nodes) for fate, nodes in lost.items()} if self._config.faults.any else None,
+        )
         silent = sorted(hearing.trained - answers.answering)
         if answers.refusing or silent:
             refusing = sorted(answers.refusing)
@@ -193,6 +201,9 @@ class NervStrategy(Strategy):
         )
         return tuple(sorted(drawn.tolist()))
 
+    def _lost(self, round_number: int) -> Mapping[str, frozenset[int]]:
+        return nodes_by_fate(self._config, round_number, self.cohort(round_number))
+
     def _arrays(self) -> ArrayRecord:
         return ArrayRecord([np.asarray(self._state.theta_P)])
 
@@ -215,8 +226,11 @@ class NervStrategy(Strategy):
         return online
 
 
-def _answers(replies: Iterable[Message]) -> _Answers:
-    """Return what the replies hold; a failed SuperNode is logged, and whoever replies may send anything."""
+def _answers(replies: Iterable[Message], *, late: frozenset[int]) -> _Answers:
+    """Return what the replies hold, without what is late.
+
+    A failed SuperNode is logged, and whoever replies may send anything.
+    """
     envelopes: list[bytes] = []
     answering: set[int] = set()
     refusing: set[int] = set()
@@ -225,8 +239,10 @@ def _answers(replies: Iterable[Message]) -> _Answers:
             log.warning("SuperNode of message %s failed: %s", reply.metadata.reply_to_message_id, reply.error.reason)
             continue
         answer = reply.content.config_records.get("answer", ConfigRecord())
-        envelopes.extend(item for item in _list_of(answer, "envelopes") if isinstance(item, bytes))
-        answering.update(item for item in _list_of(answer, "nodes") if isinstance(item, int))
+        nodes = [item for item in _list_of(answer, "nodes") if isinstance(item, int)]
+        sealed = zip_longest(nodes, _list_of(answer, "envelopes"))
+        envelopes.extend(item for node, item in sealed if isinstance(item, bytes) and node not in late)
+        answering.update(node for node in nodes if node not in late)
         refusing.update(item for item in _list_of(answer, "refusing_nodes") if isinstance(item, int))
     return _Answers(envelopes=envelopes, answering=frozenset(answering), refusing=frozenset(refusing))
 

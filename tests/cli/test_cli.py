@@ -78,8 +78,8 @@ def test_without_a_command_the_help_is_shown() -> None:
     [
         (
             ("simulate", "quikstart"),
-            "error ConfigError: recipe is 'quikstart', expected a file or one of: adversaries, forecaster, quickstart"
-            " (did you mean 'quickstart'?)",
+            "error ConfigError: recipe is 'quikstart', expected a file or one of: adversaries, dropouts, forecaster, "
+            "quickstart (did you mean 'quickstart'?)",
         ),
         (
             ("simulate", "--set", "sed=8"),

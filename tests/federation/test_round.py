@@ -18,7 +18,7 @@ from tests.federation.tiny_run import COHORT_2, NUM_ROUNDS, record_of, rewards_o
 RECORD_KEYS = {
     "round", "accepted", "reason", "step", "homomorphism", "drift", "residual_share", "effective_rank", "loss",
     "masked_ce", "epsilon", "nodes", "shapley", "gate", "value", "pool_nano", "carried_nano", "seconds", "model_hash",
-    "rewards", "measures", "trivial",
+    "rewards", "measures", "trivial", "faults",
 }  # fmt: skip
 SECTION_KEYS = {
     "homomorphism": {"max", "p999", "mean", "bound", "n", "violations"},
