@@ -42,12 +42,12 @@ def export(
 
 
 def _sources(path: Path) -> "tuple[Source, ...]":
-    """Return the models of a path: a run's encoder, or those in model files."""
+    """Return the models of a path: a run's model, or those in model files."""
     from nerv_fl.models.export.source import find_models, open_source  # noqa: PLC0415
     from nerv_fl.server.folder import RunFolder  # noqa: PLC0415
-    from nerv_fl.server.trained import trained_encoder  # noqa: PLC0415
+    from nerv_fl.server.trained import trained_model  # noqa: PLC0415
 
     run = RunFolder(path)
     if run.config_path.is_file():
-        return (trained_encoder(run),)
+        return (trained_model(run),)
     return tuple(open_source(file) for file in find_models(path))

@@ -1,39 +1,59 @@
-"""The encoder that a run has trained so far, as a model to export."""
+"""The model that a run has trained so far, as a model to export."""
 
 from dataclasses import asdict
+from typing import Final
 
 import torch
 
 from nerv_fl.errors import DataError
-from nerv_fl.models.encoder import Encoder, set_flat
-from nerv_fl.models.export.source import Source, encoder_source
-from nerv_fl.models.presets import get_preset
-from nerv_fl.models.weights import load_encoder
+from nerv_fl.models.encoder import Encoder, get_flat, set_flat
+from nerv_fl.models.export.source import Source
+from nerv_fl.models.weights import vector_hash
 from nerv_fl.server.checkpoint import has_state, load_state
 from nerv_fl.server.folder import RunFolder
+from nerv_fl.strategy.state import FederationState
+from nerv_fl.tasks.known import find_task
+
+EXPORTED: Final = ("encoder", "forecaster")
+"""Tasks whose models have forms that other programs load."""
 
 
-def trained_encoder(folder: RunFolder) -> Source:
-    """Return the encoder of a run's last whole checkpoint, with the record of its round.
+def trained_model(folder: RunFolder) -> Source:
+    """Return the model of a run's last whole checkpoint, with the record of its round.
 
     Raises:
-        DataError: If the run has no checkpoint yet.
-        CheckpointError: If the checkpoint or the bootstrap is damaged.
+        DataError: If the run has no checkpoint yet, or trains a task that cannot be exported.
+        CheckpointError: If the checkpoint or the start is damaged.
     """
     if not has_state(folder.checkpoint):
         raise DataError(f"{folder.root} holds a run without a checkpoint, expected one with a finished round")
-    state, model, manifest = load_state(folder.checkpoint), folder.config.model, folder.read_manifest()
-    encoder = Encoder(get_preset(model.preset), readout=model.readout)
-    facts = load_encoder(folder.bootstrap_path, encoder)
-    set_flat(encoder, torch.from_numpy(state.theta_P))
-    records = [record for record in folder.rounds() if record.round <= state.round_number]
+    config, state = folder.config, load_state(folder.checkpoint)
+    if config.task not in EXPORTED:
+        raise DataError(f"{folder.root} holds a run of task {config.task!r}, expected one of: {', '.join(EXPORTED)}")
+    task = find_task(config.task)
+    _, constants = task.read_start(folder.bootstrap_path, config)
+    model = task(config, constants).build()
+    set_flat(model, torch.from_numpy(state.theta_P))
+    return Source(
+        kind=config.task,
+        preset=config.model.preset if isinstance(model, Encoder) else "",
+        model=model.eval(),
+        origin={
+            "run": folder.read_manifest()["run"],
+            "round": state.round_number,
+            "code_hash": folder.read_manifest().get("code_hash"),
+            "model_hash": vector_hash(get_flat(model).numpy()),
+        },
+        facts=constants,
+        metrics=_metrics(folder, state),
+        epoch=sum(record.accepted for record in folder.rounds() if 0 < record.round <= state.round_number),
+    )
+
+
+def _metrics(folder: RunFolder, state: FederationState) -> dict[str, object]:
+    manifest = folder.read_manifest()
     metrics: dict[str, object] = {key: manifest[key] for key in ("references", "final") if key in manifest}
+    records = [record for record in folder.rounds() if record.round <= state.round_number]
     if records:
         metrics["round"] = asdict(records[-1])
-    return encoder_source(
-        encoder,
-        origin={"run": manifest["run"], "round": state.round_number, "code_hash": manifest.get("code_hash")},
-        facts={"movement_floor": facts["movement_floor"]},
-        metrics=metrics,
-        epoch=sum(record.accepted for record in records if record.round),
-    )
+    return metrics

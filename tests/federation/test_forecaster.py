@@ -6,7 +6,10 @@ import pytest
 
 from nerv_fl.config import Flat, build
 from nerv_fl.errors import CheckpointError
+from nerv_fl.models.export.measures import measures_of
+from nerv_fl.models.forecaster import Forecaster
 from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.trained import trained_model
 from simulations.prepare import open_folder, prepare
 from tests.federation.tiny_run import SETTINGS, Trace, run_rounds
 
@@ -62,3 +65,13 @@ def test_it_starts_from_a_model_that_was_trained_centrally(folder: RunFolder, tm
     assert other.bootstrap_path.read_bytes() == weights.read_bytes()
     with pytest.raises(CheckpointError, match=r"has width 8, expected 16 \(model\.width\)$"):
         prepared(tmp_path / "wide", {"bootstrap.weights": str(weights), "model.width": 16})
+
+
+def test_what_it_trained_can_be_exported(folder: RunFolder) -> None:
+    source = trained_model(folder)
+
+    assert isinstance(source.model, Forecaster)
+    assert source.origin["model_hash"] == folder.rounds()[-1].model_hash
+    measures = {measure.name: measure for measure in measures_of(source)}
+    overload = measures["overload, cross-entropy in nats"]
+    assert overload.trivial == (("base rate", folder.rounds()[0].trivial["overload"]),)

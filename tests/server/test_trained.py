@@ -1,4 +1,4 @@
-"""The encoder of a run is that of its last whole checkpoint, with the measures of its round."""
+"""The model of a run is that of its last whole checkpoint, with the measures of its round."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ import pytest
 from nerv_fl.errors import DataError
 from nerv_fl.models.encoder import Encoder, get_flat
 from nerv_fl.models.weights import vector_hash
-from nerv_fl.server.trained import trained_encoder
+from nerv_fl.server.trained import trained_model
 from tests.federation.tiny_run import copy_run, run_rounds
 
 
 def test_a_runs_encoder_is_its_checkpoints(tmp_path: Path) -> None:
     folder = copy_run(tmp_path / "run", **{"federation.num_rounds": 2})
     state = run_rounds(folder)
-    source = trained_encoder(folder)
+    source = trained_model(folder)
     assert isinstance(source.model, Encoder)
     assert vector_hash(get_flat(source.model).numpy()) == state.model_hash == source.origin["model_hash"]
     assert (source.preset, source.origin["round"]) == ("quickstart", 2)
@@ -28,4 +28,4 @@ def test_a_run_without_a_checkpoint(tmp_path: Path) -> None:
     folder = copy_run(tmp_path / "run")
     message = f"^{folder.root} holds a run without a checkpoint, expected one with a finished round$"
     with pytest.raises(DataError, match=message):
-        trained_encoder(folder)
+        trained_model(folder)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from nerv_fl.config import Flat, build
-from nerv_fl.errors import ConfigError
+from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.sealing import VerifyKey
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.report.load import load_run
+from nerv_fl.server.trained import trained_model
 from nerv_fl.strategy.certificate import verify_certificate
 from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, read_vendor_root
 from nerv_fl.tasks.known import find_task
@@ -90,6 +91,11 @@ def test_its_report_names_it(folder: RunFolder) -> None:
     assert "The model is the task fraud:Fraud." in page
     assert "Random weights" in page
     assert "per sample" in page
+
+
+def test_it_has_no_form_that_other_programs_load(folder: RunFolder) -> None:
+    with pytest.raises(DataError, match=r"holds a run of task 'fraud:Fraud', expected one of: encoder, forecaster$"):
+        trained_model(folder)
 
 
 def test_a_task_that_makes_no_data_cannot_be_simulated(tmp_path: Path) -> None:

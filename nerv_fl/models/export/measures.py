@@ -90,14 +90,26 @@ PICKS: Final[Mapping[str, tuple[_Pick, ...]]] = {
             ),
         )
     ),
-    "forecaster": tuple(
+    "forecaster": (
+        *(
+            _Pick(
+                name=f"clean onsets, recall at {percent} % false alarms, {name}",
+                value=f"measures/{name}/clean_recall_{percent}",
+                trivial=(("logistic on the last minute", f"{_LOGISTIC}{percent}"),),
+            )
+            for name in ("int8", "float32")
+            for percent in (5, 1)
+        ),
         _Pick(
-            name=f"clean onsets, recall at {percent} % false alarms, {name}",
-            value=f"measures/{name}/clean_recall_{percent}",
-            trivial=(("logistic on the last minute", f"{_LOGISTIC}{percent}"),),
-        )
-        for name in ("int8", "float32")
-        for percent in (5, 1)
+            name="overload, cross-entropy in nats",
+            value="round/measures/overload",
+            trivial=(("base rate", "round/trivial/overload"),),
+        ),
+        _Pick(
+            name="next minute's metrics, error in root mean square changes",
+            value="round/measures/metrics",
+            trivial=(("no change", "round/trivial/metrics"),),
+        ),
     ),
 }
 

@@ -15,12 +15,11 @@ from torch import nn
 
 from nerv_fl.errors import DataError
 from nerv_fl.folders import sha256_of
-from nerv_fl.models.encoder import Encoder, get_flat
 from nerv_fl.models.forecaster_files import KIND as FORECASTER
 from nerv_fl.models.forecaster_files import load_forecaster
 from nerv_fl.models.predictor_files import KIND as PREDICTOR
 from nerv_fl.models.predictor_files import load_predictor
-from nerv_fl.models.weights import open_encoder, vector_hash
+from nerv_fl.models.weights import open_encoder
 
 NAMES: Final = ("encoder", "predictor", "forecaster")
 SUFFIX: Final = ".safetensors"
@@ -87,27 +86,6 @@ def open_source(path: Path) -> Source:
         origin={"file": path.name, "sha256": sha256_of(path)},
         facts=facts,
         metrics=read_metrics(path),
-    )
-
-
-def encoder_source(
-    encoder: Encoder,
-    *,
-    origin: Mapping[str, object],
-    facts: Mapping[str, object],
-    metrics: Mapping[str, object],
-    epoch: int,
-) -> Source:
-    """Return an encoder that lies in no file of its own as a source."""
-    model_hash = vector_hash(get_flat(encoder).numpy())
-    return Source(
-        kind="encoder",
-        preset=encoder.preset.name,
-        model=encoder,
-        origin={**origin, "model_hash": model_hash},
-        facts=facts,
-        metrics=metrics,
-        epoch=epoch,
     )
 
 

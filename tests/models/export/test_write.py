@@ -17,7 +17,7 @@ from nerv_fl.models.export import write
 from nerv_fl.models.export.bincode_reader import read_rust_encoder
 from nerv_fl.models.export.graphs import Graph
 from nerv_fl.models.export.manifest import Differences, require_near
-from nerv_fl.models.export.source import Source, encoder_source
+from nerv_fl.models.export.source import Source
 from nerv_fl.models.export.write import FORMATS, write_export
 from nerv_fl.models.weights import vector_hash
 
@@ -31,9 +31,11 @@ FILES = {
 
 @pytest.fixture
 def source(encoder: Encoder) -> Source:
-    return encoder_source(
-        encoder,
-        origin={"run": "tiny-1", "round": 3},
+    return Source(
+        kind="encoder",
+        preset=encoder.preset.name,
+        model=encoder,
+        origin={"run": "tiny-1", "round": 3, "model_hash": vector_hash(get_flat(encoder).numpy())},
         facts={"movement_floor": 0.5},
         metrics={
             "round": {
