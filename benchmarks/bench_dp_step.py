@@ -1,31 +1,29 @@
 """CPU time of one DP-SGD step over the same step of plain SGD, with three ways to form per-sample gradients.
 
 All take the quickstart preset, 64 records in micro-batches of 32, and the same masks. The three private ones differ in
-nothing but the per-sample gradients, which are checked to agree: ours, Opacus' hooks (with Opacus' own samplers for
-our layers, and one line for the positions), and Opacus' functorch mode.
+nothing but the per-sample gradients (`nerv_fl.client.engine`), which are checked to agree: ours, Opacus' hooks, and
+Opacus' functorch mode.
 
 python -m benchmarks.bench_dp_step
 """
 
 import tempfile
-import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
 import torch
-from opacus import GradSampleModule
-from torch import Tensor, nn, optim
+from torch import Tensor, optim
 
 from benchmarks.measure import median_cpu_ms, print_setting, print_table
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl import rng
+from nerv_fl.client.engine import Engine, layers_engine, opacus_engine
 from nerv_fl.client.privacy import private_optimizer
 from nerv_fl.config import PrivacyConfig, TrainingConfig
 from nerv_fl.models.batch import StateBatch, draw_masks, make_batch
 from nerv_fl.models.encoder import Encoder
-from nerv_fl.models.layers import Embedding, LayerNorm, Linear, Positions, drop_non_finite, per_sample_gradients
+from nerv_fl.models.layers import drop_non_finite
 from nerv_fl.models.losses import sample_losses
 from nerv_fl.models.presets import get_preset
 from nerv_fl.store import LedgerFile
@@ -35,26 +33,21 @@ REPEATS = 21
 MOVEMENT_FLOOR = 0.01
 TRAINING = TrainingConfig(expected_batch=64, micro_batch=32)
 PLAIN, OURS, HOOKS, FUNCTORCH = "plain SGD", "our layers", "Opacus hooks", "Opacus functorch"
-
-Mode = Callable[[], AbstractContextManager[None]]
+MODES: dict[str, Callable[[Encoder], Engine]] = {
+    OURS: layers_engine,
+    HOOKS: opacus_engine,
+    FUNCTORCH: partial(opacus_engine, force_functorch=True),
+}
 
 
 def main() -> None:
     """Measure the four steps and print their table."""
-    # Opacus' hook of the embedding, whose input is integers; its functorch mode asks for autocast, which is off.
-    warnings.filterwarnings("ignore", message="Full backward hook is firing|In CPU autocast", category=UserWarning)
     batch = draw_batch()
-    ours, hooks, functorch = make_encoder(), wrapped(force_functorch=False), wrapped(force_functorch=True)
-    in_ours = partial(per_sample_gradients, ours)
-    check_agreement(batch, {OURS: (ours, in_ours), HOOKS: (hooks, nullcontext), FUNCTORCH: (functorch, nullcontext)})
-    steps = {
-        PLAIN: plain_step(make_encoder(), batch),
-        OURS: private_step(ours, batch, mode=in_ours),
-        HOOKS: private_step(hooks, batch, mode=nullcontext),
-        FUNCTORCH: private_step(functorch, batch, mode=nullcontext),
-    }
+    check_agreement(batch)
+    steps = {PLAIN: plain_step(make_encoder(), batch)}
+    steps |= {name: private_step(make_encoder(), batch, make_engine=make) for name, make in MODES.items()}
     times_ms = median_cpu_ms(steps, repeats=REPEATS)
-    size = f"batch {TRAINING.expected_batch}, micro-batch {TRAINING.micro_batch}, P = {ours.num_parameters:,}"
+    size = f"batch {TRAINING.expected_batch}, micro-batch {TRAINING.micro_batch}, P = {make_encoder().num_parameters:,}"
     print_setting(f"One step, quickstart preset, {size}; medians of {REPEATS}", packages=("torch", "opacus"))
     rows = [[name, f"{ms:.0f}", f"{ms / times_ms[PLAIN]:.2f}"] for name, ms in times_ms.items()]
     print_table(["Step", "CPU, ms", "over plain SGD"], rows)
@@ -79,21 +72,6 @@ def make_encoder() -> Encoder:
     return encoder
 
 
-def wrapped(*, force_functorch: bool) -> Encoder:
-    """Return such an encoder under Opacus' GradSampleModule."""
-    samplers = GradSampleModule.GRAD_SAMPLERS
-    samplers |= {Linear: samplers[nn.Linear], LayerNorm: samplers[nn.LayerNorm], Embedding: samplers[nn.Embedding]}
-    samplers[Positions] = sample_positions
-    encoder = make_encoder()
-    GradSampleModule(encoder, loss_reduction="sum", strict=False, force_functorch=force_functorch)
-    return encoder
-
-
-def sample_positions(layer: Positions, _: list[Tensor], backprops: Tensor) -> dict[nn.Parameter, Tensor]:
-    """Return what Opacus asks of a layer it does not know."""
-    return {layer.weight: backprops.sum(dim=1)}
-
-
 def backward(encoder: Encoder, part: StateBatch, *, table_AD: Tensor) -> None:
     """Form the gradients of the summed loss."""
     sample_losses(encoder, part, table_AD=table_AD, movement_floor=MOVEMENT_FLOOR).loss_B.sum().backward()
@@ -114,18 +92,20 @@ def plain_step(encoder: Encoder, batch: StateBatch) -> Callable[[], None]:
     return step
 
 
-def private_step(encoder: Encoder, batch: StateBatch, *, mode: Mode) -> Callable[[], None]:
+def private_step(
+    encoder: Encoder, batch: StateBatch, *, make_engine: Callable[[Encoder], Engine]
+) -> Callable[[], None]:
     """Return one step as a node takes it (`nerv_fl.client.train`): clip each record, sum, add noise, divide."""
     sgd = optim.SGD(encoder.parameters(), lr=TRAINING.learning_rate)
     optimizer = private_optimizer(encoder, sgd, privacy=PrivacyConfig(), expected_batch=TRAINING.expected_batch)
     optimizer.noise = rng.stream(SEED, "noise")
-    starts = range(0, batch.num_samples, TRAINING.micro_batch)
+    starts, engine = range(0, batch.num_samples, TRAINING.micro_batch), make_engine(encoder)
 
     def step() -> None:
         with torch.no_grad():
             table_AD = encoder.table()
         for start in starts:
-            with mode():
+            with engine():
                 backward(encoder, batch.part(start, start + TRAINING.micro_batch), table_AD=table_AD)
             drop_non_finite(encoder)
             optimizer.signal_skip_step(do_skip=start != starts[-1])
@@ -135,13 +115,14 @@ def private_step(encoder: Encoder, batch: StateBatch, *, mode: Mode) -> Callable
     return step
 
 
-def check_agreement(batch: StateBatch, candidates: dict[str, tuple[Encoder, Mode]]) -> None:
-    """Stop unless all candidates form the same per-sample gradients; `private_step` forgets them."""
+def check_agreement(batch: StateBatch) -> None:
+    """Stop unless all modes form the same per-sample gradients."""
     part, found = batch.part(0, 8), {}
-    for name, (encoder, mode) in candidates.items():
+    for name, make_engine in MODES.items():
+        encoder = make_encoder()
         with torch.no_grad():
             table_AD = encoder.table()
-        with mode():
+        with make_engine(encoder)():
             backward(encoder, part, table_AD=table_AD)
         rows = [vars(parameter)["grad_sample"].flatten(start_dim=1) for parameter in encoder.parameters()]
         found[name] = torch.cat(rows, dim=1)

@@ -18,7 +18,7 @@ from nerv_fl.bootstrap.public import PublicData
 from nerv_fl.bootstrap.schedule import cosine
 from nerv_fl.client.privacy import private_optimizer
 from nerv_fl.config import RunConfig
-from nerv_fl.errors import ConfigError
+from nerv_fl.models.device import usable_device
 from nerv_fl.models.encoder import Encoder, centre, get_flat, set_flat
 from nerv_fl.models.evaluate import EncoderMeasures, measure_samples, summarise
 from nerv_fl.models.presets import Preset
@@ -74,18 +74,17 @@ class Pretraining:
         self, config: RunConfig, data: PublicData, *, preset: Preset, team: Team = ALONE, start: Path | None = None
     ) -> None:
         settings = config.bootstrap
-        if settings.device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("bootstrap.device is 'cuda', expected 'cpu': torch finds no such device here")
+        device = usable_device(settings.device, name="bootstrap.device")
         self._config, self._settings, self._data, self._team = config, settings, data, team
         self.encoder = Encoder(preset, readout=config.model.readout, checkpoint_activations=settings.checkpointing)
         self._initialise(start)
-        self.encoder.to(settings.device)
+        self.encoder.to(device)
         self.optimizer = optim.AdamW(
             self.encoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.batches = stream(config.seed, "bootstrap", "batches")
         self.noise = stream(config.seed, "bootstrap", "noise")
-        self._heldout = data.heldout_batch().to(torch.device(settings.device))
+        self._heldout = data.heldout_batch().to(device)
         self._private = None
         if settings.dp:
             self._private = private_optimizer(

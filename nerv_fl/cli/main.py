@@ -54,6 +54,9 @@ def simulate(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or the path of a TOML file.")] = "quickstart",
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/RECIPE if left out.")] = None,
     overrides: Overrides = None,
+    dp_engine: Annotated[
+        str | None, typer.Option(help="layers or opacus, what forms per-sample gradients: training.dp_engine.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -66,7 +69,8 @@ def simulate(
     from simulations.engine import run  # noqa: PLC0415 (seconds of imports that other commands do not need)
     from simulations.prepare import load_recipe, open_folder, prepare  # noqa: PLC0415
 
-    config = load_recipe(recipe, overrides=overrides or ())
+    engine = [f"training.dp_engine={dp_engine}"] if dp_engine else []
+    config = load_recipe(recipe, overrides=[*(overrides or ()), *engine])
     folder = open_folder(out or Path("runs") / config.name, config, resume=resume)
     display = RunDisplay(Console(stderr=True), config)
     display.begin(folder.root, rounds_done=last_round(folder.checkpoint))

@@ -20,10 +20,12 @@ import numpy as np
 from torch import Tensor, nn, optim
 
 from nerv_fl.arrays import IntArray
+from nerv_fl.client.engine import ENGINES
 from nerv_fl.client.privacy import private_optimizer
 from nerv_fl.config import TrainingConfig
+from nerv_fl.models.device import moved, usable_device
 from nerv_fl.models.encoder import get_flat, set_flat
-from nerv_fl.models.layers import drop_non_finite, empty_grad_samples, per_sample_gradients
+from nerv_fl.models.layers import drop_non_finite, empty_grad_samples
 from nerv_fl.rng import Source, stream
 from nerv_fl.tasks.known import AnyTask
 from nerv_fl.tasks.task import Batch
@@ -66,7 +68,9 @@ class Trainer:
     def __init__(self, task: AnyTask) -> None:
         training = task.config.training
         self._task = task
-        self._model: nn.Module = task.build()
+        self._device = usable_device(training.device, name="training.device")
+        self._model: nn.Module = task.build().to(self._device)
+        self._engine = ENGINES[training.dp_engine](self._model)
         self._training = training
         self._optimizer = private_optimizer(
             self._model,
@@ -101,14 +105,14 @@ class Trainer:
         for _ in range(self._training.local_steps):
             drawn = samples[np.flatnonzero(streams.sampling.random(len(samples)) < rate)]
             self._step(self._task.draw(data, drawn, streams.masks))
-        return get_flat(self._model) - theta_P
+        return get_flat(self._model).cpu() - theta_P
 
     def _step(self, batch: Batch) -> None:
         losses = self._task.objective(self._model)
         starts = range(0, batch.num_samples, self._training.micro_batch)
         for start in starts:
-            part = batch.part(start, start + self._training.micro_batch)
-            with per_sample_gradients(self._model):
+            part = moved(batch.part(start, start + self._training.micro_batch), self._device)
+            with self._engine():
                 losses(part).sum().backward()
             drop_non_finite(self._model)
             self._optimizer.signal_skip_step(do_skip=start != starts[-1])

@@ -15,6 +15,7 @@ from nerv_fl.config.rounds import (
 from nerv_fl.config.run import RunConfig, SimulationConfig, TrackingConfig
 from nerv_fl.config.training import (
     CODEC_NAMES,
+    DP_ENGINES,
     PROTOCOL_CLIP,
     PROTOCOL_SIGMA,
     FederationConfig,
@@ -24,6 +25,7 @@ from nerv_fl.config.training import (
 
 __all__ = [
     "CODEC_NAMES",
+    "DP_ENGINES",
     "PRESET_NAMES",
     "PROTOCOL_BOUND",
     "PROTOCOL_CLIP",

@@ -10,6 +10,9 @@ from nerv_fl.errors import ConfigError
 CODEC_NAMES: Final = ("fp32", "bf16", "int8")
 """How a node writes its update; `nerv_fl.sealing.codecs` says what each rounds."""
 
+DP_ENGINES: Final = ("layers", "opacus")
+"""How per-sample gradients are formed; `nerv_fl.client.engine` has both."""
+
 PROTOCOL_SIGMA: Final = 0.5
 """DP-SGD noise multiplier (NERV whitepaper v1.01, section 4.3)."""
 
@@ -44,7 +47,9 @@ class FederationConfig:
 class TrainingConfig:
     """A node's local work: `local_steps` Poisson batches of expected size `expected_batch`.
 
-    `codec` is how its update is written.
+    A batch is worked through `micro_batch` samples at a time, and with `checkpointing` blocks are computed again in the
+    backward pass: less memory, the same update up to rounding. `dp_engine` forms the per-sample gradients, on `device`;
+    `codec` is how the update is written.
     """
 
     expected_batch: int = 64
@@ -52,14 +57,24 @@ class TrainingConfig:
     learning_rate: float = 1.0
     micro_batch: int = 32
     codec: str = "fp32"
+    dp_engine: str = "layers"
+    checkpointing: bool = False
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
-        """Refuse empty batches and unknown codecs."""
+        """Refuse empty batches, unknown choices, and hooks where activations are computed again."""
         in_range("training.expected_batch", self.expected_batch, low=1, high=10**6)
         in_range("training.local_steps", self.local_steps, low=1, high=10**4)
         in_range("training.learning_rate", self.learning_rate, low=0, high=100, open_low=True)
         in_range("training.micro_batch", self.micro_batch, low=1, high=10**4)
         one_of("training.codec", self.codec, choices=CODEC_NAMES)
+        one_of("training.dp_engine", self.dp_engine, choices=DP_ENGINES)
+        one_of("training.device", self.device, choices=("cpu", "cuda"))
+        if self.checkpointing and self.dp_engine != "layers":
+            raise ConfigError(
+                f"training.dp_engine is {self.dp_engine!r}, expected 'layers' with training.checkpointing: "
+                "hooks break where blocks are computed again"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,10 @@ class Windows(NamedTuple):
         """Return some of the windows."""
         return Windows(*(item[start:stop] for item in self))
 
+    def to(self, device: torch.device) -> "Windows":
+        """Return the same windows on a device."""
+        return Windows(*(item.to(device) for item in self))
+
 
 class WindowLosses(NamedTuple):
     """Both terms of each window's loss, float32 (B,): overload in nats, and metrics before lambda."""

@@ -55,8 +55,8 @@ class EncoderTask(Task[Encoder, Ledger, StateBatch]):
 
     def build(self) -> Encoder:
         """Return the encoder of the configured preset and read-out."""
-        model = self.config.model
-        return Encoder(get_preset(model.preset), readout=model.readout)
+        model, again = self.config.model, self.config.training.checkpointing
+        return Encoder(get_preset(model.preset), readout=model.readout, checkpoint_activations=again)
 
     def draw_parameters(self, model: Encoder, generator: torch.Generator) -> None:
         """Draw every parameter afresh."""

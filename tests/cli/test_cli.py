@@ -52,7 +52,7 @@ def test_help_teaches_where_to_begin() -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (("simulate",), ("RECIPE", "--out", "--set", "--resume", "--json", "KEY=VALUE")),
+        (("simulate",), ("RECIPE", "--out", "--set", "--dp-engine", "--resume", "--json", "KEY=VALUE")),
         (("verify",), ("CERTIFICATE", "--root", "--json")),
         (("report",), ("FOLDER",)),
         (("datagen", "ledger"), ("--out", "--chains", "--accounts", "--profile", "--seed")),
@@ -88,6 +88,11 @@ def test_without_a_command_the_help_is_shown() -> None:
         (
             ("simulate", "--set", "privacy.sigma=0.4"),
             "error ConfigError: privacy.sigma is 0.4, expected 0.5: the protocol fixes it",
+        ),
+        (
+            ("simulate", "--set", "training.dp_engine=layers", "--dp-engine", "opacs"),
+            "error ConfigError: training.dp_engine is 'opacs', expected one of: layers, opacus"
+            " (did you mean 'opacus'?)",
         ),
         (("verify", "nowhere.json", "--root", "nowhere.pub"), "error nowhere.pub: No such file or directory"),
         (("datagen", "verify", "nowhere.h5"), "error DataError: nowhere.h5 does not exist, expected a data file"),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from nerv_fl.client import train
 from nerv_fl.client.train import Trainer
-from nerv_fl.config import TrainingConfig
+from nerv_fl.config import DP_ENGINES, TrainingConfig
+from nerv_fl.errors import ConfigError
+from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.losses import sample_losses
 from nerv_fl.rng import stream
 from nerv_fl.store import LedgerFile
@@ -49,9 +52,10 @@ def test_update_equals_the_slow_loop(theta: Tensor, ledger: LedgerFile) -> None:
     assert relative_error(setting.update(theta, ledger), setting.slow_update(theta, ledger)) <= 1e-5
 
 
-def test_gradient_part_of_the_update_equals_the_slow_loop(theta: Tensor, ledger: LedgerFile) -> None:
+@pytest.mark.parametrize("dp_engine", DP_ENGINES)
+def test_gradient_part_of_the_update_equals_the_slow_loop(theta: Tensor, ledger: LedgerFile, dp_engine: str) -> None:
     """The noise, equal on both sides, would hide a small error: it is subtracted."""
-    setting = Setting(TrainingConfig(expected_batch=8, micro_batch=3))
+    setting = Setting(TrainingConfig(expected_batch=8, micro_batch=3, dp_engine=dp_engine))
     noise_only = setting.update(theta, ledger, streams=rigged(Never(), make_streams().noise))
     found = setting.update(theta, ledger) - noise_only
     expected = setting.slow_update(theta, ledger) - noise_only
@@ -65,6 +69,24 @@ def test_micro_batch_does_not_matter(theta: Tensor, ledger: LedgerFile, micro_ba
         for size in (micro_batch, 3)
     )
     assert relative_error(found, expected) <= 1e-6
+
+
+def test_blocks_computed_again_give_the_same_update(theta: Tensor, ledger: LedgerFile) -> None:
+    training = TrainingConfig(expected_batch=8, local_steps=2, micro_batch=1)
+    plain = Setting(training).update(theta, ledger)
+    again = Setting(replace(training, checkpointing=True)).update(theta, ledger)
+    assert relative_error(again, plain) <= 1e-6
+
+
+def test_an_empty_batch_is_noise_alone_with_either_engine(theta: Tensor, ledger: LedgerFile) -> None:
+    found, expected = (
+        Setting(TrainingConfig(expected_batch=8, dp_engine=name)).update(
+            theta, ledger, streams=rigged(Never(), make_streams().noise)
+        )
+        for name in DP_ENGINES
+    )
+    assert torch.equal(found, expected)
+    assert float(found.norm()) > 0
 
 
 def test_same_streams_give_the_same_bits(theta: Tensor, ledger: LedgerFile) -> None:
@@ -125,14 +147,49 @@ def test_records_are_drawn_by_poisson_sampling(
     assert np.abs(often - 500).max() < 4.5 * math.sqrt(2000 * 0.25 * 0.75)
 
 
+# --- Where it trains --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has such a device")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    message = r"^training\.device is 'cuda', expected 'cpu': torch finds no such device here$"
+    with pytest.raises(ConfigError, match=message):
+        Setting(TrainingConfig(device="cuda")).trainer()
+
+
+def test_every_part_of_a_batch_goes_to_the_models_device(
+    theta: Tensor, ledger: LedgerFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[torch.device, int]] = []
+
+    def spy(batch: StateBatch, device: torch.device) -> StateBatch:
+        seen.append((device, batch.num_samples))
+        return batch
+
+    monkeypatch.setattr(train, "moved", spy)
+    setting = Setting(TrainingConfig(expected_batch=8, micro_batch=5))
+    setting.update(theta, ledger, streams=rigged(Always(), stream(1)))
+    assert seen == [(torch.device("cpu"), 5)] * 7 + [(torch.device("cpu"), 1)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dp_engine", DP_ENGINES)
+def test_a_gpu_gives_the_same_update(theta: Tensor, ledger: LedgerFile, dp_engine: str) -> None:
+    training = TrainingConfig(expected_batch=8, local_steps=2, micro_batch=3, dp_engine=dp_engine)
+    found = Setting(replace(training, device="cuda")).update(theta, ledger)
+    assert found.device.type == "cpu"
+    assert relative_error(found, Setting(training).update(theta, ledger)) <= 1e-3
+
+
 # --- A step that fails half-way ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dp_engine", DP_ENGINES)
 def test_failed_update_leaves_nothing_for_the_next_node(
-    theta: Tensor, ledger: LedgerFile, monkeypatch: pytest.MonkeyPatch
+    theta: Tensor, ledger: LedgerFile, monkeypatch: pytest.MonkeyPatch, dp_engine: str
 ) -> None:
     """The model is resident: a node's clipped gradients must not end up in another node's update."""
-    setting = Setting(TrainingConfig(expected_batch=8, micro_batch=2))
+    setting = Setting(TrainingConfig(expected_batch=8, micro_batch=2, dp_engine=dp_engine))
     trainer = setting.trainer()
     calls = 0
 

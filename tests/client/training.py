@@ -73,7 +73,7 @@ class TinyTask(EncoderTask):
     """The encoder of eight accounts."""
 
     def build(self) -> Encoder:
-        return Encoder(TINY)
+        return Encoder(TINY, checkpoint_activations=self.config.training.checkpointing)
 
 
 def tiny_task(training: TrainingConfig, privacy: PrivacyConfig | None = None) -> TinyTask:

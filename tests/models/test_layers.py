@@ -1,4 +1,4 @@
-"""Per-sample gradients against a loop that differentiates one sample at a time, and against Opacus.
+"""Per-sample gradients against a loop that differentiates one sample at a time.
 
 Shapes: B samples, G states, T tokens, I inputs, D width, P parameters.
 """
@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 
 from nerv_fl.models import layers
@@ -211,24 +210,6 @@ def test_micro_batches_give_the_same_gradients(encoder: Encoder, batch: StateBat
     whole = fast_gradients(encoder, batch, detached_table)
     parts = [fast_gradients(encoder, batch.part(start, start + 5), detached_table) for start in (0, 5, 10)]
     assert relative_error(torch.cat(parts), whole) <= TOLERANCE
-
-
-@pytest.mark.parametrize("force_functorch", [False, True], ids=["hooks", "functorch"])
-@pytest.mark.filterwarnings("ignore:(In CPU autocast|Full backward hook is firing):UserWarning")
-def test_opacus_agrees(
-    *, encoder: Encoder, batch: StateBatch, monkeypatch: pytest.MonkeyPatch, force_functorch: bool
-) -> None:
-    fast = fast_gradients(encoder, batch, detached_table)
-    clear_grad_samples(encoder)
-    samplers = GradSampleModule.GRAD_SAMPLERS
-    for ours, plain in ((layers.Linear, nn.Linear), (layers.LayerNorm, nn.LayerNorm), (layers.Embedding, nn.Embedding)):
-        monkeypatch.setitem(samplers, ours, samplers[plain])
-    table_AD = encoder.table().detach()
-    wrapped = GradSampleModule(encoder, loss_reduction="sum", strict=False, force_functorch=force_functorch)
-    sample_losses(encoder, batch, table_AD=table_AD, movement_floor=FLOOR).loss_B.sum().backward()
-    rows = [vars(parameter)["grad_sample"].reshape(batch.num_samples, -1) for parameter in encoder.parameters()]
-    assert relative_error(fast, torch.cat(rows, dim=1)) <= TOLERANCE
-    wrapped.to_standard_module()
 
 
 def test_a_sample_without_a_finite_gradient_counts_as_zero() -> None:
