@@ -39,6 +39,7 @@ from nerv_fl.strategy.identity import EnclaveIdentity
 from nerv_fl.strategy.opening import AdmissionLog, open_round
 from nerv_fl.strategy.outcome import RoundInput
 from nerv_fl.strategy.round_game import RoundGame
+from nerv_fl.strategy.screening import examiner
 from nerv_fl.strategy.shapley import Control, MeanControl, QuadraticControl, estimate
 from nerv_fl.strategy.shapley.exact import all_coalitions, enumerate_values
 from nerv_fl.strategy.step import take_step
@@ -214,6 +215,7 @@ def make_games(root: Path) -> dict[str, tuple[RoundGame, Pools, float]]:
         codec=config.training.codec,
         max_norm=np.inf,
         memory_mb=config.enclave.memory_mb,
+        examine=examiner(np.zeros((0, len(theta_P)), dtype=np.float32), config=config),
     )
     given = RoundInput(
         round_number=1,

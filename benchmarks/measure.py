@@ -45,10 +45,10 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print(f"| {' | '.join(cells)} |")
 
 
-def print_setting(what: str, *, packages: Sequence[str]) -> None:
+def print_setting(what: str, *, packages: Sequence[str], threads: str = "one thread") -> None:
     """Print what was measured, and on which machine and versions."""
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    print(f"{what}\n{_processor()}, one thread; Python {platform.python_version()}, {versions}\n")
+    print(f"{what}\n{_processor()}, {threads}; Python {platform.python_version()}, {versions}\n")
 
 
 def _processor() -> str:

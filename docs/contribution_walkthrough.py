@@ -31,6 +31,7 @@ from nerv_fl.strategy.clones import merge_clones
 from nerv_fl.strategy.identity import EnclaveIdentity
 from nerv_fl.strategy.opening import AdmissionLog, open_round
 from nerv_fl.strategy.outcome import RoundInput
+from nerv_fl.strategy.screening import examiner
 from nerv_fl.strategy.shapley import ShapleyResult, estimate
 from nerv_fl.strategy.step import take_step
 from simulations.engine import host_settings
@@ -76,6 +77,7 @@ admitted = open_round(
     codec=config.training.codec,
     max_norm=np.inf,
     memory_mb=config.enclave.memory_mb,
+    examine=examiner(np.zeros((0, len(theta_P)), dtype=np.float32), config=config),
 )
 print(f"{len(admitted.nodes)} updates of {len(theta_P):,} parameters; {len(refusing)} nodes refused")
 

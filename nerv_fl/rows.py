@@ -11,10 +11,14 @@ from typing import Final
 
 import numpy as np
 
+from nerv_fl.ahead import map_ahead
 from nerv_fl.arrays import Vector
 
 BLOCK: Final = 16
 """Rows that are multiplied together. Bits of products depend on it, so it depends on nothing."""
+
+TASK_BYTES: Final = 2**20
+"""Rows that a thread makes in one go, 1 MiB of them: handing over a single small one costs as much as making it."""
 
 
 class Rows:
@@ -24,11 +28,13 @@ class Rows:
         read: Returns row i, float32 [P], every time the same.
         num_rows: N.
         num_parameters: P.
+        workers: Threads that make rows ahead of a pass over all of them; no bit depends on it.
     """
 
-    def __init__(self, read: Callable[[int], Vector], *, num_rows: int, num_parameters: int) -> None:
+    def __init__(self, read: Callable[[int], Vector], *, num_rows: int, num_parameters: int, workers: int = 1) -> None:
         self._read = read
         self._num_rows = num_rows
+        self._workers = workers
         self.num_parameters = num_parameters
 
     @classmethod
@@ -52,7 +58,13 @@ class Rows:
 
     def __iter__(self) -> Iterator[Vector]:
         """Read every row, in order."""
-        return (self._read(index) for index in range(self._num_rows))
+        size = max(1, TASK_BYTES // (4 * max(1, self.num_parameters)))
+        if self._workers == 1 or self._num_rows <= size:
+            yield from (self._read(index) for index in range(self._num_rows))
+            return
+        tasks = [range(start, min(start + size, self._num_rows)) for start in range(0, self._num_rows, size)]
+        for rows in map_ahead(lambda task: [self._read(index) for index in task], tasks, workers=self._workers):
+            yield from rows
 
     def blocks(self) -> Iterator[Vector]:
         """Read the rows in order, `BLOCK` at a time, float32 [n, P]."""
@@ -73,4 +85,4 @@ class Rows:
         return np.stack(list(self)) if self._num_rows else np.zeros((0, self.num_parameters), np.float32)
 
     def _like(self, read: Callable[[int], Vector], *, num_rows: int) -> "Rows":
-        return Rows(read, num_rows=num_rows, num_parameters=self.num_parameters)
+        return Rows(read, num_rows=num_rows, num_parameters=self.num_parameters, workers=self._workers)

@@ -46,3 +46,13 @@ def test_no_row_at_all() -> None:
 def test_a_row_that_is_none(made: Callable[[Rows], Rows], index: int) -> None:
     with pytest.raises(IndexError, match=f"^row {index} is none of 4$"):
         made(counted(4)[0])[index]
+
+
+@pytest.mark.parametrize("num_rows", [1, 3, 50])
+def test_threads_change_no_row_and_not_their_order(num_rows: int) -> None:
+    def row(index: int) -> Vector:
+        return np.full(100_000, index, dtype=np.float32)
+
+    alone = Rows(row, num_rows=num_rows, num_parameters=100_000)
+    helped = Rows(row, num_rows=num_rows, num_parameters=100_000, workers=3).map(lambda place, row_P: row_P + place)
+    assert [row_P[0] for row_P in helped] == [2 * row_P[0] for row_P in alone]

@@ -6,9 +6,10 @@ Read in this order: `keys`, `envelope` with its `payload` and its `codecs`, `evi
 from nerv_fl.sealing.codecs import CODECS
 from nerv_fl.sealing.envelope import (
     MAX_ENVELOPE_BYTES,
+    Envelope,
     largest_envelope_bytes,
     open_envelope,
-    read_header,
+    read_envelope,
     seal,
 )
 from nerv_fl.sealing.evidence import Evidence, check_evidence, code_hash, issue_evidence
@@ -22,6 +23,7 @@ __all__ = [
     "CODECS",
     "MAX_ENVELOPE_BYTES",
     "Context",
+    "Envelope",
     "EnvelopeRefused",
     "Evidence",
     "Header",
@@ -37,7 +39,7 @@ __all__ = [
     "issue_evidence",
     "largest_envelope_bytes",
     "open_envelope",
-    "read_header",
+    "read_envelope",
     "rounding_spacing",
     "seal",
     "sign_document",

@@ -15,7 +15,7 @@ node makes nothing that opens. Base mode authenticates nobody (RFC 9180, section
 import hashlib
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from nerv_fl.errors import SealError
 from nerv_fl.sealing.header import MAX_HEADER_BYTES, Context, Header
@@ -71,21 +71,83 @@ def seal(payload: bytes, *, context: Context, sealing_key: SealingKey, signing_k
     return b"".join((_MAGIC, _HEADER_SIZE.pack(len(header)), header, signature, ciphertext))
 
 
-def read_header(envelope: bytes, *, max_size_bytes: int = MAX_ENVELOPE_BYTES) -> Header:
-    """Read what an envelope claims, to route and count it. Nothing in it is verified yet.
+@dataclass(frozen=True, kw_only=True)
+class Envelope:
+    """An envelope taken apart, which says nothing yet about its truth; `open` does.
+
+    Attributes:
+        header: What it claims.
+        signed: What the signature is over.
+        signature: The node's, 3,309 bytes.
+        ciphertext: The rest, not copied.
+    """
+
+    header: Header
+    signed: bytes
+    signature: bytes
+    ciphertext: memoryview
+
+    @property
+    def digest(self) -> str:
+        """Name of the envelope: SHA-256 of all that stands before its ciphertext, in hex.
+
+        The ciphertext's own hash is in there, so two envelopes of one name that open are the same bytes.
+        """
+        return hashlib.sha256(self.signed + self.signature).hexdigest()
+
+    def open(self, *, expected: Context, roster: Mapping[int, VerifyKey], opening_key: OpeningKey) -> bytes:
+        """Verify and decrypt; see `open_envelope`."""
+        _check_context(self.header.context, expected=expected)
+        if expected.node not in roster:
+            raise EnvelopeRefused(
+                f"node {expected.node} is not among the {len(roster)} on the roster", "unknown-signer"
+            )
+        if self.header.enclave != opening_key.sealing_key.digest:
+            raise EnvelopeRefused(f"{_of(expected)} is sealed to enclave {self.header.enclave[:16]}", "wrong-enclave")
+        _check_signature(self, key=roster[expected.node])
+        try:
+            return opening_key.open(self.ciphertext, info=expected.info())
+        except SealError as error:
+            message = f"{_of(expected)} is signed by its node but does not open"
+            raise EnvelopeRefused(message, "does-not-open", attributable=True) from error
+
+
+def read_envelope(data: bytes, *, max_size_bytes: int = MAX_ENVELOPE_BYTES) -> Envelope:
+    """Take an envelope apart, to route and count it. Nothing in it is verified yet.
 
     Args:
-        envelope: Any bytes, from anyone.
+        data: Any bytes, from anyone.
         max_size_bytes: Longer ones are refused unread.
 
     Raises:
         EnvelopeRefused: "too-large", or "malformed" if it is not exactly one envelope in canonical form.
     """
-    return _split(envelope, max_size_bytes=max_size_bytes).header
+    if len(data) > max_size_bytes:
+        raise EnvelopeRefused(f"envelope has {len(data)} bytes, expected at most {max_size_bytes}", "too-large")
+    if len(data) < _PREFIX_BYTES:
+        raise _malformed(f"has {len(data)} bytes, expected at least {_PREFIX_BYTES}")
+    if not data.startswith(_MAGIC):
+        raise _malformed(f"begins with {data[: len(_MAGIC)]!r}, expected {_MAGIC!r}")
+    (header_size,) = _HEADER_SIZE.unpack_from(data, len(_MAGIC))
+    if header_size > MAX_HEADER_BYTES:
+        raise _malformed(f"claims a header of {header_size} bytes, expected at most {MAX_HEADER_BYTES}")
+    signature_at = _PREFIX_BYTES + header_size
+    ciphertext_at = signature_at + SIGNATURE_SIZE_BYTES
+    header_bytes = data[_PREFIX_BYTES:signature_at]
+    header = _parse(header_bytes)
+    size = ciphertext_at + SEAL_OVERHEAD_BYTES + header.payload_size_bytes
+    if len(data) != size:
+        raise _malformed(f"has {len(data)} bytes, expected {size} by its header")
+    return Envelope(
+        header=header,
+        signed=_MAGIC + header_bytes,
+        signature=data[signature_at:ciphertext_at],
+        ciphertext=memoryview(data)[ciphertext_at:],
+    )
 
 
 def open_envelope(
-    envelope: bytes,
+    data: bytes,
     *,
     expected: Context,
     roster: Mapping[int, VerifyKey],
@@ -95,7 +157,7 @@ def open_envelope(
     """Verify an envelope and decrypt it, in that order.
 
     Args:
-        envelope: Any bytes, from anyone.
+        data: Any bytes, from anyone.
         expected: What the envelope must be for.
         roster: Public key of each registered node.
         opening_key: Private key of the enclave.
@@ -112,51 +174,8 @@ def open_envelope(
         is decrypted before that signature verified. A replay of the same envelope opens again: whoever opens must
         remember which (run, round, node) it has taken.
     """
-    parts = _split(envelope, max_size_bytes=max_size_bytes)
-    _check_context(parts.header.context, expected=expected)
-    if expected.node not in roster:
-        raise EnvelopeRefused(f"node {expected.node} is not among the {len(roster)} on the roster", "unknown-signer")
-    if parts.header.enclave != opening_key.sealing_key.digest:
-        raise EnvelopeRefused(f"{_of(expected)} is sealed to enclave {parts.header.enclave[:16]}", "wrong-enclave")
-    _check_signature(parts, key=roster[expected.node])
-    try:
-        return opening_key.open(parts.ciphertext, info=expected.info())
-    except SealError as error:
-        message = f"{_of(expected)} is signed by its node but does not open"
-        raise EnvelopeRefused(message, "does-not-open", attributable=True) from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Parts:
-    header: Header
-    signed: bytes
-    signature: bytes
-    ciphertext: memoryview
-
-
-def _split(envelope: bytes, *, max_size_bytes: int) -> _Parts:
-    if len(envelope) > max_size_bytes:
-        raise EnvelopeRefused(f"envelope has {len(envelope)} bytes, expected at most {max_size_bytes}", "too-large")
-    if len(envelope) < _PREFIX_BYTES:
-        raise _malformed(f"has {len(envelope)} bytes, expected at least {_PREFIX_BYTES}")
-    if not envelope.startswith(_MAGIC):
-        raise _malformed(f"begins with {envelope[: len(_MAGIC)]!r}, expected {_MAGIC!r}")
-    (header_size,) = _HEADER_SIZE.unpack_from(envelope, len(_MAGIC))
-    if header_size > MAX_HEADER_BYTES:
-        raise _malformed(f"claims a header of {header_size} bytes, expected at most {MAX_HEADER_BYTES}")
-    signature_at = _PREFIX_BYTES + header_size
-    ciphertext_at = signature_at + SIGNATURE_SIZE_BYTES
-    header_bytes = envelope[_PREFIX_BYTES:signature_at]
-    header = _parse(header_bytes)
-    size = ciphertext_at + SEAL_OVERHEAD_BYTES + header.payload_size_bytes
-    if len(envelope) != size:
-        raise _malformed(f"has {len(envelope)} bytes, expected {size} by its header")
-    return _Parts(
-        header=header,
-        signed=_MAGIC + header_bytes,
-        signature=envelope[signature_at:ciphertext_at],
-        ciphertext=memoryview(envelope)[ciphertext_at:],
-    )
+    envelope = read_envelope(data, max_size_bytes=max_size_bytes)
+    return envelope.open(expected=expected, roster=roster, opening_key=opening_key)
 
 
 def _parse(header_bytes: bytes) -> Header:
@@ -167,18 +186,19 @@ def _parse(header_bytes: bytes) -> Header:
 
 
 def _check_context(claimed: Context, *, expected: Context) -> None:
-    for name, value in asdict(expected).items():
-        if (found := getattr(claimed, name)) != value:
+    for name in ("run", "round", "node", "base_hash"):
+        found, value = getattr(claimed, name), getattr(expected, name)
+        if found != value:
             raise EnvelopeRefused(f"envelope is for {name} {found!r}, expected {value!r}", "wrong-context")
 
 
-def _check_signature(parts: _Parts, *, key: VerifyKey) -> None:
-    whose = _of(parts.header.context)
+def _check_signature(envelope: Envelope, *, key: VerifyKey) -> None:
+    whose = _of(envelope.header.context)
     try:
-        key.verify(parts.signed, signature=parts.signature, context=_SIGNATURE_CONTEXT)
+        key.verify(envelope.signed, signature=envelope.signature, context=_SIGNATURE_CONTEXT)
     except SealError as error:
         raise EnvelopeRefused(f"{whose} is not signed by that node's key {key.fingerprint}", "bad-signature") from error
-    if hashlib.sha256(parts.ciphertext).hexdigest() != parts.header.ciphertext:
+    if hashlib.sha256(envelope.ciphertext).hexdigest() != envelope.header.ciphertext:
         raise EnvelopeRefused(f"{whose} has another ciphertext than its node signed", "bad-signature")
 
 

@@ -1,6 +1,6 @@
 """The header of an envelope, and the context that it binds an update to."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Self
 
 from nerv_fl.errors import ConfigError, SealError
@@ -42,9 +42,13 @@ class Context:
             if not 0 <= number < 2**64:
                 raise ConfigError(f"{name} is {number}, expected an integer in [0, 2^64)")
 
+    def to_fields(self) -> dict[str, object]:
+        """Return the context as a JSON object."""
+        return {"run": self.run, "round": self.round, "node": self.node, "base_hash": self.base_hash}
+
     def info(self) -> bytes:
         """Return the context as canonical bytes, for HPKE's `info` (RFC 9180, section 5.1)."""
-        return to_json({"domain": _INFO_DOMAIN, **asdict(self)}, what="context").encode()
+        return to_json({"domain": _INFO_DOMAIN, **self.to_fields()}, what="context").encode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +70,7 @@ class Header:
     def to_bytes(self) -> bytes:
         """Return the header as it stands in the envelope."""
         own = {"enclave": self.enclave, "ciphertext": self.ciphertext, "payload_size_bytes": self.payload_size_bytes}
-        return to_json({**asdict(self.context), **own}, what=_WHAT).encode()
+        return to_json({**self.context.to_fields(), **own}, what=_WHAT).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:

@@ -5,6 +5,8 @@ hybrid KEM ML-KEM-768 + X25519 (FIPS 203, RFC 7748; draft-ietf-hpke-pq, draft-co
 AES-256-GCM. The `cryptography` package computes all of it; nothing here is a cipher of our own.
 """
 
+from functools import cached_property
+
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric import mldsa, mlkem, x25519
@@ -108,10 +110,10 @@ class OpeningKey(PrivateKey):
     kind = "HPKE private key"
     size_bytes = _MLKEM_SEED_BYTES + 32
 
-    @property
+    @cached_property
     def sealing_key(self) -> SealingKey:
         """The public key that belongs to it."""
-        lattice, curve = self._pair()
+        lattice, curve = self._pair
         return SealingKey(lattice.public_key().public_bytes_raw() + curve.public_key().public_bytes_raw())
 
     def open(self, ciphertext: bytes | memoryview, *, info: bytes) -> bytes:
@@ -121,10 +123,16 @@ class OpeningKey(PrivateKey):
             SealError: If it was sealed to another key, under another info, or altered; which of these is not known.
         """
         try:
-            return _SUITE.decrypt(ciphertext, hpke.MLKEM768X25519PrivateKey(*self._pair()), info=info)
+            return _SUITE.decrypt(ciphertext, self._whole, info=info)
         except (InvalidTag, ValueError):
             raise SealError("the ciphertext does not open with this key and info") from None
 
+    @cached_property
+    def _whole(self) -> hpke.MLKEM768X25519PrivateKey:
+        return hpke.MLKEM768X25519PrivateKey(*self._pair)
+
+    @cached_property
     def _pair(self) -> tuple[mlkem.MLKEM768PrivateKey, x25519.X25519PrivateKey]:
+        """The two keys, expanded from their seeds: as much work as opening an envelope of 200 KB."""
         lattice = mlkem.MLKEM768PrivateKey.from_seed_bytes(self.raw[:_MLKEM_SEED_BYTES])
         return lattice, x25519.X25519PrivateKey.from_private_bytes(self.raw[_MLKEM_SEED_BYTES:])

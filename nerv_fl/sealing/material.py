@@ -60,6 +60,10 @@ class PrivateKey:
     def __post_init__(self) -> None:
         _check_size(self.kind, self.raw, size_bytes=self.size_bytes)
 
+    def __reduce__(self) -> tuple[type[Self], tuple[bytes]]:
+        """Pickle the raw bytes; what is derived from them cannot be, and is derived again."""
+        return type(self), (self.raw,)
+
     @classmethod
     def generate(cls) -> Self:
         """Return a new key from the operating system's randomness."""

@@ -3,26 +3,29 @@
 A full-weight copy of an update would earn its sender a second share. Merged, the copies are one player with one node's
 weight, and share one node's value. Copies with fresh noise look like strangers and are not found here.
 
-Shapes: N nodes, P parameters, K merged players.
+Shapes: N nodes, P parameters, K merged players; D numbers of a sketch, C of a coarse one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
 
-from nerv_fl.arrays import FloatArray, Vector
+from nerv_fl.arrays import BoolArray, FloatArray, IntArray, Vector
 from nerv_fl.checks import in_range
 from nerv_fl.errors import AggregationError, ConfigError
-from nerv_fl.rng import stream
 from nerv_fl.rows import Rows
+from nerv_fl.strategy.traits import SKETCH, Traits
 
-_SKETCH: Final = 1024
-"""Numbers that an update is sketched in."""
+_COARSE: Final = 256
+"""Numbers of the sketch that most pairs are told apart by."""
 
-_MARGIN: Final = 6 * (2 / _SKETCH) ** 0.5
-"""Six standard deviations of a sketched cosine."""
+_ROWS: Final = 512
+"""Nodes that are compared with all others at a time."""
+
+_CROWDED: Final = 1 / 64
+"""Share of pairs from which one product of whole sketches is faster than a product for each pair."""
 
 _ROUNDING: Final = 1e-9
 """Slack of the threshold, above the rounding of a cosine: identical updates are clones at a threshold of 1."""
@@ -42,7 +45,7 @@ class MergedPlayers(NamedTuple):
     membership: list[tuple[int, ...]]
 
 
-def find_clones(updates: Rows, *, cosine: float) -> list[tuple[int, ...]]:
+def find_clones(updates: Rows, traits: Sequence[Traits], *, cosine: float) -> list[tuple[int, ...]]:
     """Return the groups of nodes linked by <u_i, u_j> / (|u_i| |u_j|) >= cosine.
 
     Groups are connected components: a chain of near-duplicates is one group even if its ends differ. An update of exact
@@ -50,6 +53,7 @@ def find_clones(updates: Rows, *, cosine: float) -> list[tuple[int, ...]]:
 
     Args:
         updates: N updates.
+        traits: What was seen of each.
         cosine: Threshold in (0, 1]; it is met up to a rounding of 1e-9.
 
     Returns:
@@ -61,20 +65,20 @@ def find_clones(updates: Rows, *, cosine: float) -> list[tuple[int, ...]]:
 
     Guarantees:
         Every link is an exact cosine, summed in float64; which pairs are looked at is decided by sketches of 1,024
-        numbers, which miss a pair at the threshold with a probability of about 1e-9. Memory is a few updates and N x N
-        matrices: one pass over the updates, and one over those that look alike for each group of them.
+        numbers and, before them, of 256, which miss a pair at the threshold with a probability of about 1e-9 each.
+        Updates are read only where two look alike, a pass over them for each group.
     """
     in_range("cosine", cosine, low=0, high=1, open_low=True)
-    sketch_ND, norms_N = _sketch(updates)
-    lengths_NN = np.outer(norms_N, norms_N)
-    likely_NN = (sketch_ND @ sketch_ND.T >= (cosine - _MARGIN) * lengths_NN) & (lengths_NN > 0)
+    norms_N = np.sqrt([item.square for item in traits])
+    for wrong in np.flatnonzero(~np.isfinite(norms_N)):
+        raise AggregationError(f"update {wrong} is not finite, expected finite numbers")
     groups = DisjointSet(range(len(updates)))
-    for node, likely_N in enumerate(likely_NN):
-        later = np.flatnonzero(likely_N[node + 1 :]) + node + 1
-        others = np.array([other for other in later.tolist() if not groups.connected(node, other)], dtype=np.int64)
+    for node, likely in _likely(traits, norms_N > 0, cosine=cosine):
+        others = np.array([other for other in likely.tolist() if not groups.connected(node, other)], dtype=np.int64)
         if len(others):
             products_M = _products(updates[node], updates.select(others.tolist()))
-            for other in others[products_M >= (cosine - _ROUNDING) * lengths_NN[node, others]].tolist():
+            met_M = products_M >= (cosine - _ROUNDING) * (norms_N[node] * norms_N[others])
+            for other in others[met_M].tolist():
                 groups.merge(node, other)
     return sorted(tuple(sorted(group)) for group in groups.subsets() if len(group) > 1)
 
@@ -137,25 +141,31 @@ def split_values(values_K: FloatArray, membership: Sequence[tuple[int, ...]], *,
     return values_N
 
 
-def _sketch(updates: Rows) -> tuple[FloatArray, FloatArray]:
-    """Return a sketch that keeps inner products in expectation, float64 [N, D], and the norms, float64 [N].
+def _likely(traits: Sequence[Traits], moved_N: BoolArray, *, cosine: float) -> Iterator[tuple[int, IntArray]]:
+    """Yield each node, ascending, with the later ones that its sketch looks like: `_ROWS` nodes against all at a time.
 
-    Each coordinate is added with a random sign to one of D sums: for unit vectors the variance of a sketched inner
-    product is at most 2 / D.
-
-    Source: Charikar, Chen and Farach-Colton, "Finding frequent items in data streams", 2002.
+    Almost all pairs are told apart by a quarter of the sketch; only the others are looked at in full.
     """
-    length = -(-updates.num_parameters // _SKETCH) * _SKETCH
-    signs_L = stream(0, "clones").integers(2, size=length, dtype=np.int8) * np.int8(2) - np.int8(1)
-    sketch_ND, squares_N = np.zeros((len(updates), _SKETCH)), np.zeros(len(updates))
-    padded_L = np.zeros(length)
-    for node, update_P in enumerate(updates):
-        padded_L[: updates.num_parameters] = update_P
-        squares_N[node] = padded_L @ padded_L
-        if not np.isfinite(squares_N[node]):
-            raise AggregationError(f"update {node} is not finite, expected finite numbers")
-        sketch_ND[node] = (padded_L * signs_L).reshape(-1, _SKETCH).sum(axis=0)
-    return sketch_ND, np.sqrt(squares_N)
+    sketch_ND = np.stack([item.sketch_D for item in traits]) if traits else np.zeros((0, SKETCH), np.float32)
+    coarse_NC = sketch_ND.reshape(len(traits), SKETCH // _COARSE, _COARSE).sum(axis=1)
+    for start in range(0, len(traits), _ROWS):
+        rows = slice(start, start + _ROWS)
+        alike_RN = coarse_NC[rows] @ coarse_NC[start:].T >= cosine - _margin(_COARSE)
+        alike_RN &= moved_N[rows, None] & moved_N[start:]
+        crowded = alike_RN.mean() > _CROWDED
+        if crowded:
+            alike_RN &= sketch_ND[rows] @ sketch_ND[start:].T >= cosine - _margin(SKETCH)
+        for row in np.flatnonzero(alike_RN.any(axis=1)).tolist():
+            later = start + row + 1 + np.flatnonzero(alike_RN[row, row + 1 :])
+            if not crowded:
+                later = later[sketch_ND[later] @ sketch_ND[start + row] >= cosine - _margin(SKETCH)]
+            if len(later):
+                yield start + row, later
+
+
+def _margin(num_sums: int) -> float:
+    """Return six standard deviations of a cosine sketched in so many numbers."""
+    return float(6 * (2 / num_sums) ** 0.5)
 
 
 def _products(update_P: Vector, others: Rows) -> FloatArray:

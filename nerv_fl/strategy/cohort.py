@@ -15,7 +15,7 @@ from nerv_fl.strategy.aggregate import cap_weights
 from nerv_fl.strategy.clones import MergedPlayers, find_clones, merge_clones
 from nerv_fl.strategy.opening import Admitted
 from nerv_fl.strategy.outcome import RoundInput
-from nerv_fl.strategy.screening import UNNOISED, public_directions, screen
+from nerv_fl.strategy.screening import UNNOISED, screen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +47,15 @@ def form_cohort(given: RoundInput, admitted: Admitted, *, config: RunConfig) -> 
         admitted: What its envelopes held.
         config: Thresholds and the cap of the weights.
     """
-    public_KP = public_directions(given.optimizer, move_P=given.move_P, epsilon=config.server.epsilon)
-    screened = screen(admitted.updates, public_KP=public_KP, config=config)
+    screened = screen(admitted.traits, num_parameters=len(given.theta_P), config=config)
     flags = {node: flag for node, flag in zip(admitted.nodes, screened, strict=True) if flag}
     nodes = tuple(node for node in admitted.nodes if node not in flags)
-    updates = admitted.updates.select([index for index, flag in enumerate(screened) if not flag])
+    clear = [index for index, flag in enumerate(screened) if not flag]
+    updates, traits = admitted.updates.select(clear), [admitted.traits[index] for index in clear]
     weights_N = np.array([given.weights[node] for node in nodes], dtype=np.float64)
     if len(weights_N):
         weights_N = cap_weights(weights_N, max_weight=config.server.max_weight)
-    groups = find_clones(updates, cosine=config.enclave.clone_cosine)
+    groups = find_clones(updates, traits, cosine=config.enclave.clone_cosine)
     return Cohort(
         nodes=nodes,
         players=merge_clones(updates, weights_N, groups=groups),

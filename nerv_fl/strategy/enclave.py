@@ -23,6 +23,7 @@ from nerv_fl.strategy.gate import Candidate, Certification, Evaluator, certify
 from nerv_fl.strategy.identity import EnclaveIdentity
 from nerv_fl.strategy.opening import AdmissionLog, Admitted, largest_honest_norm, open_round
 from nerv_fl.strategy.outcome import EnclaveSeconds, RoundInput, RoundOutcome
+from nerv_fl.strategy.screening import examiner, public_directions
 from nerv_fl.strategy.step import take_step
 from nerv_fl.strategy.summaries import gate_summary, node_values, shapley_summary
 from nerv_fl.strategy.valuation import value_round
@@ -137,6 +138,8 @@ class Enclave:
         return sign_document(body, key=self._identity.signing_key, evidence=self._identity.evidence)
 
     def _open(self, given: RoundInput) -> Admitted:
+        config = self._config
+        public_KP = public_directions(given.optimizer, move_P=given.move_P, epsilon=config.server.epsilon)
         return open_round(
             given.envelopes,
             run=self._run,
@@ -147,9 +150,11 @@ class Enclave:
             opening_key=self._identity.opening_key,
             log=self._log,
             num_parameters=len(given.theta_P),
-            codec=self._config.training.codec,
-            max_norm=largest_honest_norm(self._config, len(given.theta_P)),
-            memory_mb=self._config.enclave.memory_mb,
+            codec=config.training.codec,
+            max_norm=largest_honest_norm(config, len(given.theta_P)),
+            memory_mb=config.enclave.memory_mb,
+            examine=examiner(public_KP, config=config),
+            workers=config.enclave.workers,
         )
 
 

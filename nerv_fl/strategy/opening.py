@@ -3,16 +3,18 @@
 Shapes: N admitted nodes, P parameters.
 """
 
-import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from nerv_fl.ahead import map_ahead
 from nerv_fl.arrays import Vector
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import CheckpointError
@@ -20,15 +22,16 @@ from nerv_fl.files import write_atomically
 from nerv_fl.rows import Rows
 from nerv_fl.sealing import (
     Context,
+    Envelope,
     EnvelopeRefused,
     OpeningKey,
     VerifyKey,
     decode_update,
     largest_envelope_bytes,
-    open_envelope,
-    read_header,
+    read_envelope,
     update_size_bytes,
 )
+from nerv_fl.strategy.traits import Traits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +41,14 @@ class Admitted:
     Attributes:
         nodes: Admitted nodes, ascending.
         updates: Theirs, in that order: kept while they fit into `memory_mb`, else opened again whenever one is read.
+        traits: What was seen of each.
         refused: Number of envelopes by reason of refusal.
         faults: Reason by node, where the node's own signature proves the fault.
     """
 
     nodes: tuple[int, ...]
     updates: Rows
+    traits: tuple[Traits, ...]
     refused: Mapping[str, int]
     faults: Mapping[int, str]
 
@@ -64,15 +69,14 @@ class AdmissionLog:
         self._path = path
         self._digests: dict[str, str] = _read_digests(path)
 
-    def is_first(self, round_number: int, node: int, envelope: bytes) -> bool:
-        """Return whether no other envelope was admitted for this round and node."""
-        digest = self._digests.get(f"{round_number}/{node}")
-        return digest is None or digest == hashlib.sha256(envelope).hexdigest()
+    def is_first(self, round_number: int, node: int, digest: str) -> bool:
+        """Return whether no other envelope than this was admitted for this round and node."""
+        return self._digests.get(f"{round_number}/{node}", digest) == digest
 
-    def record(self, round_number: int, admitted: Mapping[int, bytes]) -> None:
-        """Remember a round's envelopes; other rounds are forgotten, since their context no longer opens."""
+    def record(self, round_number: int, admitted: Mapping[int, str]) -> None:
+        """Remember the names of a round's envelopes; other rounds' are forgotten: their context no longer opens."""
         kept = {key: digest for key, digest in self._digests.items() if key.startswith(f"{round_number}/")}
-        fresh = {f"{round_number}/{node}": hashlib.sha256(item).hexdigest() for node, item in admitted.items()}
+        fresh = {f"{round_number}/{node}": digest for node, digest in admitted.items()}
         self._digests = kept | fresh
         write_atomically(self._path, json.dumps(self._digests, indent=1, sort_keys=True).encode())
 
@@ -91,8 +95,10 @@ def open_round(
     codec: str,
     max_norm: float,
     memory_mb: float,
+    examine: Callable[[Vector], Traits],
+    workers: int = 1,
 ) -> Admitted:
-    """Open a round's envelopes.
+    """Open a round's envelopes, each once, and look at each update while it is there.
 
     A refusal never stops the round. Reasons are those of `nerv_fl.sealing.refusal`.
 
@@ -109,47 +115,127 @@ def open_round(
         codec: How updates are written.
         max_norm: Largest L2 norm of an update: a longer one could drown or overflow a coalition without it.
         memory_mb: MiB of opened updates to keep.
+        examine: What is kept of every update.
+        workers: Threads that open; no result depends on it.
     """
+    opener = _Opener(
+        context=Context(run=run, round=round_number, node=0, base_hash=base_hash),
+        roster=roster,
+        opening_key=opening_key,
+        num_parameters=num_parameters,
+        codec=codec,
+        max_norm=max_norm,
+        examine=examine,
+    )
     max_size_bytes = largest_envelope_bytes(update_size_bytes(num_parameters, codec=codec))
-    kept: dict[int, Vector] = {}
+    claims = _by_claim(envelopes, cohort=cohort, max_size_bytes=max_size_bytes)
+    kept: list[Vector] = []
     num_kept = int(memory_mb * 2**20 / (4 * num_parameters))
-    accepted: dict[int, bytes] = {}
-    refused: Counter[str] = Counter()
-    faults: dict[int, str] = {}
-
-    def opened(node: int, envelope: bytes) -> Vector:
-        context = Context(run=run, round=round_number, node=node, base_hash=base_hash)
-        payload = open_envelope(
-            envelope, expected=context, roster=roster, opening_key=opening_key, max_size_bytes=max_size_bytes
-        )
-        return decode_update(payload, num_parameters=num_parameters, codec=codec)
-
-    for envelope in envelopes:
-        node = -1
-        try:
-            node = read_header(envelope, max_size_bytes=max_size_bytes).context.node
-            _require_turn(node, envelope, cohort=cohort, taken=accepted, round_number=round_number, log=log)
-            update_P = _sane(opened(node, envelope), max_norm=max_norm)
-            accepted[node] = envelope
+    accepted: dict[int, Envelope] = {}
+    traits: list[Traits] = []
+    refused, faults = Counter(claims.refused), {}
+    turn = partial(opener.first_valid, log=log)
+    for first in map_ahead(turn, sorted(claims.by_node.items()), workers=workers):
+        refused.update(first.refused)
+        if first.fault:
+            faults[first.node] = first.fault
+        if first.opened is not None:
             if len(kept) < num_kept:
-                kept[node] = update_P
-        except EnvelopeRefused as refusal:
-            refused[refusal.reason] += 1
-            if refusal.attributable:
-                faults[node] = refusal.reason
-    log.record(round_number, accepted)
-    nodes = tuple(sorted(accepted))
+                kept.append(first.opened.update_P)
+            accepted[first.node] = first.opened.envelope
+            traits.append(first.opened.traits)
+    log.record(round_number, {node: envelope.digest for node, envelope in accepted.items()})
+    nodes = tuple(accepted)
 
     def read(index: int) -> Vector:
-        node = nodes[index]
-        return kept[node] if node in kept else opened(node, accepted[node])
+        return kept[index] if index < len(kept) else opener.open(nodes[index], accepted[nodes[index]])
 
     return Admitted(
         nodes=nodes,
-        updates=Rows(read, num_rows=len(nodes), num_parameters=num_parameters),
+        updates=Rows(read, num_rows=len(nodes), num_parameters=num_parameters, workers=workers),
+        traits=tuple(traits),
         refused=dict(sorted(refused.items())),
         faults=faults,
     )
+
+
+class _Claims(NamedTuple):
+    """Envelopes by the node that they claim to be of, in order of arrival, and those that claim nothing usable."""
+
+    by_node: dict[int, list[Envelope]]
+    refused: list[str]
+
+
+def _by_claim(envelopes: Iterable[bytes], *, cohort: Sequence[int], max_size_bytes: int) -> _Claims:
+    asked = frozenset(cohort)
+    claims = _Claims(by_node={}, refused=[])
+    for data in envelopes:
+        try:
+            envelope = read_envelope(data, max_size_bytes=max_size_bytes)
+        except EnvelopeRefused as refusal:
+            claims.refused.append(refusal.reason)
+            continue
+        node = envelope.header.context.node
+        if node in asked:
+            claims.by_node.setdefault(node, []).append(envelope)
+        else:
+            claims.refused.append("not-in-cohort")
+    return claims
+
+
+class _Opened(NamedTuple):
+    envelope: Envelope
+    update_P: Vector
+    traits: Traits
+
+
+class _First(NamedTuple):
+    """What a node's envelopes came to: the first valid one, why others were refused, and what proves a fault."""
+
+    node: int
+    opened: _Opened | None
+    refused: list[str]
+    fault: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opener:
+    """Opens one round's envelopes; pure, so several threads may.
+
+    `context` is the round's, for whichever node; the rest is as `open_round` says.
+    """
+
+    context: Context
+    roster: Mapping[int, VerifyKey]
+    opening_key: OpeningKey
+    num_parameters: int
+    codec: str
+    max_norm: float
+    examine: Callable[[Vector], Traits]
+
+    def first_valid(self, claim: tuple[int, list[Envelope]], *, log: AdmissionLog) -> _First:
+        """Open a node's envelopes in order of arrival until one is valid; those after it are not opened."""
+        node, envelopes = claim
+        opened, refused, fault = None, list[str](), ""
+        for envelope in envelopes:
+            if opened is not None or not log.is_first(self.context.round, node, envelope.digest):
+                refused.append("duplicate")
+                continue
+            try:
+                update_P = self.open(node, envelope)
+                traits = self.examine(update_P)
+                _require_sane(update_P, norm=math.sqrt(traits.square), max_norm=self.max_norm)
+                opened = _Opened(envelope, update_P, traits)
+            except EnvelopeRefused as refusal:
+                refused.append(refusal.reason)
+                fault = refusal.reason if refusal.attributable else fault
+        return _First(node, opened, refused, fault)
+
+    def open(self, node: int, envelope: Envelope) -> Vector:
+        """Return a node's update, or raise EnvelopeRefused."""
+        expected = replace(self.context, node=node)
+        payload = envelope.open(expected=expected, roster=self.roster, opening_key=self.opening_key)
+        return decode_update(payload, num_parameters=self.num_parameters, codec=self.codec)
 
 
 def largest_honest_norm(config: RunConfig, num_parameters: int) -> float:
@@ -163,35 +249,14 @@ def largest_honest_norm(config: RunConfig, num_parameters: int) -> float:
     return config.server.max_update_norms * honest
 
 
-def _require_turn(
-    node: int,
-    envelope: bytes,
-    *,
-    cohort: Sequence[int],
-    taken: Mapping[int, bytes],
-    round_number: int,
-    log: AdmissionLog,
-) -> None:
-    if node not in cohort:
-        raise EnvelopeRefused(
-            f"envelope is of node {node}, expected a node of the cohort", "not-in-cohort", attributable=False
-        )
-    if node in taken or not log.is_first(round_number, node, envelope):
-        raise EnvelopeRefused(
-            f"envelope is node {node}'s second for round {round_number}", "duplicate", attributable=False
-        )
-
-
-def _sane(update_P: Vector, *, max_norm: float) -> Vector:
-    if not np.isfinite(update_P).all():
+def _require_sane(update_P: Vector, *, norm: float, max_norm: float) -> None:
+    if not math.isfinite(norm):
         wrong = int((~np.isfinite(update_P)).sum())
         raise EnvelopeRefused(f"update has {wrong} numbers that are not finite", "not-finite", attributable=True)
-    norm = float(np.linalg.norm(update_P.astype(np.float64)))
     if norm > max_norm:
         raise EnvelopeRefused(
             f"update has the norm {norm:g}, expected at most {max_norm:g}", "too-long", attributable=True
         )
-    return update_P
 
 
 def _read_digests(path: Path) -> dict[str, str]:

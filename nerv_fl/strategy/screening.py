@@ -26,6 +26,8 @@ Shapes: N admitted nodes, P parameters, K public directions.
 """
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -33,9 +35,9 @@ from scipy.stats import binom, norm
 
 from nerv_fl.arrays import BoolArray, FloatArray, Vector
 from nerv_fl.config import RunConfig
-from nerv_fl.rows import Rows
 from nerv_fl.sealing import rounding_spacing
 from nerv_fl.strategy.aggregate import OptimizerState
+from nerv_fl.strategy.traits import Examiner, Traits, random_signs
 
 UNNOISED: Final = "unnoised"
 REPLAY: Final = "replay"
@@ -51,31 +53,43 @@ def noise_std(config: RunConfig) -> float:
     return training.learning_rate * privacy.sigma * privacy.clip / training.expected_batch
 
 
-def screen(updates: Rows, *, public_KP: Vector, config: RunConfig) -> list[str]:
-    """Return a flag for each update: empty, "unnoised", "replay" or "loud". Reads each once.
+def examiner(public_KP: Vector, *, config: RunConfig) -> Examiner:
+    """Return what looks at a round's updates.
 
     Args:
-        updates: N finite updates.
         public_KP: Directions that anyone knows, float32 [K, P]; zero ones count for nothing.
+        config: The mechanism and `enclave.outlier_sigmas`.
+    """
+    num_parameters = public_KP.shape[1]
+    return Examiner(
+        _basis(public_KP) if config.enclave.outlier_sigmas else np.zeros((0, num_parameters)),
+        small=MEDIAN_NORMAL * noise_std(config),
+        spacing=partial(rounding_spacing, codec=config.training.codec),
+        signs_L=random_signs(num_parameters),
+    )
+
+
+def screen(traits: Sequence[Traits], *, num_parameters: int, config: RunConfig) -> list[str]:
+    """Return a flag for each update: empty, "unnoised", "replay" or "loud".
+
+    Args:
+        traits: Of N finite updates.
+        num_parameters: P.
         config: The mechanism, `enclave.noise_alarm` and `enclave.outlier_sigmas`.
     """
-    flags = [""] * len(updates)
-    if not len(updates):
+    flags = [""] * len(traits)
+    if not traits:
         return flags
     tau, alarm, sigmas = noise_std(config), config.enclave.noise_alarm, config.enclave.outlier_sigmas
-    basis_KP = _basis(public_KP) if sigmas else np.zeros((0, updates.num_parameters))
-    statistics = [
-        _statistics(update_P, basis_KP=basis_KP, tau=tau, codec=config.training.codec) for update_P in updates
-    ]
-    small_N, length_N, public_N = np.array(statistics).T
+    small_N, length_N, public_N = np.array([(item.num_small, item.square, item.public) for item in traits]).T
     if sigmas:
         whole_tau = tau * math.sqrt(config.training.local_steps)
         # Noise alone spreads |u|^2 by this much.
-        noise_floor = whole_tau**2 * math.sqrt(2 * updates.num_parameters)
+        noise_floor = whole_tau**2 * math.sqrt(2 * num_parameters)
         _mark(flags, _outliers(length_N, sigmas=sigmas, floor=noise_floor), LOUD)
         _mark(flags, _outliers(public_N, sigmas=sigmas, floor=whole_tau), REPLAY)
     if alarm:
-        _mark(flags, small_N > float(binom.isf(alarm, updates.num_parameters, 0.5)), UNNOISED)
+        _mark(flags, small_N > float(binom.isf(alarm, num_parameters, 0.5)), UNNOISED)
     return flags
 
 
@@ -94,14 +108,6 @@ def public_directions(optimizer: OptimizerState, *, move_P: Vector, epsilon: flo
 def _mark(flags: list[str], found_N: BoolArray, name: str) -> None:
     for index in np.flatnonzero(found_N):
         flags[index] = name
-
-
-def _statistics(update_P: Vector, *, basis_KP: FloatArray, tau: float, codec: str) -> tuple[float, float, float]:
-    """Return how many coordinates are small, |u|^2, and the length of u's public part."""
-    spacing_P = rounding_spacing(update_P, codec=codec)
-    small = float(np.count_nonzero(np.abs(update_P) + spacing_P <= MEDIAN_NORMAL * tau))
-    public = float(np.linalg.norm(basis_KP @ update_P.astype(np.float64)))
-    return small, float(np.square(update_P, dtype=np.float64).sum()), public
 
 
 def _basis(public_KP: Vector) -> FloatArray:

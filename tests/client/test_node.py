@@ -14,7 +14,7 @@ from nerv_fl.client.privacy import SpendingLedger
 from nerv_fl.config import Flat
 from nerv_fl.errors import PrivacyError, SealError
 from nerv_fl.rng import stream
-from nerv_fl.sealing import decode_update, encode_update, read_header
+from nerv_fl.sealing import decode_update, encode_update, read_envelope
 from nerv_fl.store import Samples
 from nerv_fl.strategy.identity import EnclaveIdentity
 from tests.client.conftest import Field
@@ -30,7 +30,7 @@ def spent(field: Field, number: int) -> dict[str, int]:
 def test_an_answer_is_an_update_that_only_the_enclave_can_read(field: Field) -> None:
     order, envelope = field.order(), field.answer(3)
 
-    context = read_header(envelope).context
+    context = read_envelope(envelope).header.context
     assert (context.run, context.round, context.node, context.base_hash) == (order.run, 1, 3, order.base_hash)
     update_P = field.opened(envelope, 3)
     assert np.isfinite(update_P).all()

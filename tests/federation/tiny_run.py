@@ -19,7 +19,7 @@ from nerv_fl.models.encoder import Encoder, get_flat
 from nerv_fl.models.presets import get_preset
 from nerv_fl.models.weights import load_encoder, vector_hash
 from nerv_fl.records import RewardRow, RoundRecord, read_rewards
-from nerv_fl.sealing import Context, Evidence, SigningKey, encode_update, read_header, seal
+from nerv_fl.sealing import Context, Evidence, SigningKey, encode_update, read_envelope, seal
 from nerv_fl.server.app import ignore_round, serve
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.recorder import OnRound
@@ -176,7 +176,7 @@ class Forger:
     @classmethod
     def from_envelope(cls, folder: RunFolder, envelope: bytes, *, earlier: tuple[bytes, ...]) -> "Forger":
         """Learn the round's context from one of its envelopes."""
-        return cls(folder, read_header(envelope).context, earlier)
+        return cls(folder, read_envelope(envelope).header.context, earlier)
 
     def seal(self, node: int, update_P: Vector, **context: object) -> bytes:
         """Return node's envelope with an update of the forger's choice, in the round's context or another."""

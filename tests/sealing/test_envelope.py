@@ -25,7 +25,7 @@ from nerv_fl.sealing import (
     encode_update,
     largest_envelope_bytes,
     open_envelope,
-    read_header,
+    read_envelope,
     seal,
 )
 from nerv_fl.sealing.header import MAX_HEADER_BYTES
@@ -75,7 +75,7 @@ def test_an_update_arrives_bit_for_bit(context: Context, opening_key: OpeningKey
 
 
 def test_the_header_says_what_the_envelope_is_for(envelope: bytes, context: Context, opening_key: OpeningKey) -> None:
-    header = read_header(envelope)
+    header = read_envelope(envelope).header
     assert header.context == context
     assert header.enclave == opening_key.sealing_key.digest
     assert header.ciphertext == hashlib.sha256(ciphertext_of(envelope)).hexdigest()
@@ -132,7 +132,7 @@ def test_a_ciphertext_does_not_open_in_another_context_even_if_signed_for_it(
     change: dict[str, str | int],
 ) -> None:
     other = replace(context, **change)  # type: ignore[arg-type]
-    header = replace(read_header(envelope), context=other)
+    header = replace(read_envelope(envelope).header, context=other)
     moved = assemble(header, ciphertext=ciphertext_of(envelope), signing_key=nodes[other.node])
     message = f"the envelope of node {other.node} for round {other.round} is signed by its node but does not open"
     refused(partial(opened, expected=other), moved, reason="does-not-open", message=message, attributable=True)
@@ -152,7 +152,7 @@ def test_another_enclave_refuses(envelope: bytes, opened: partial[bytes], openin
 def test_a_signature_by_another_node_is_refused(
     *, envelope: bytes, opened: partial[bytes], nodes: dict[int, SigningKey], roster: dict[int, VerifyKey]
 ) -> None:
-    forged = assemble(read_header(envelope), ciphertext=ciphertext_of(envelope), signing_key=nodes[4])
+    forged = assemble(read_envelope(envelope).header, ciphertext=ciphertext_of(envelope), signing_key=nodes[4])
     message = f"{WHOSE} is not signed by that node's key {roster[3].fingerprint}"
     refused(opened, forged, reason="bad-signature", message=message)
 
@@ -190,7 +190,7 @@ def test_garbage_that_the_node_signed_is_its_own_fault(
     envelope: bytes, opened: partial[bytes], nodes: dict[int, SigningKey]
 ) -> None:
     garbage = bytes(len(ciphertext_of(envelope)))
-    header = replace(read_header(envelope), ciphertext=hashlib.sha256(garbage).hexdigest())
+    header = replace(read_envelope(envelope).header, ciphertext=hashlib.sha256(garbage).hexdigest())
     signed = assemble(header, ciphertext=garbage, signing_key=nodes[3])
     message = f"{WHOSE} is signed by its node but does not open"
     refused(opened, signed, reason="does-not-open", message=message, attributable=True)
@@ -198,7 +198,7 @@ def test_garbage_that_the_node_signed_is_its_own_fault(
 
 def test_the_size_is_checked_first(envelope: bytes, opened: partial[bytes]) -> None:
     message = f"envelope has {len(envelope)} bytes, expected at most {len(envelope) - 1}"
-    for call in (opened, partial(read_header)):
+    for call in (opened, read_envelope):
         limited = partial(call, max_size_bytes=len(envelope) - 1)
         refused(limited, envelope, reason="too-large", message=message)  # type: ignore[arg-type]
 
@@ -222,7 +222,7 @@ def test_a_malformed_envelope_is_refused(opened: partial[bytes], data: bytes, me
 def test_a_header_out_of_range_is_malformed(
     envelope: bytes, opened: partial[bytes], nodes: dict[int, SigningKey]
 ) -> None:
-    header = read_header(envelope).to_bytes()
+    header = read_envelope(envelope).header.to_bytes()
     for old, new, message in (
         (b'"node":3', b'"node":-3', "header has -3 at 'node', expected an integer from 0"),
         (b'"node":3', b'"node":true', "header has True at 'node', expected an integer from 0"),
@@ -244,11 +244,11 @@ def test_nested_headers_are_malformed(
     *, envelope: bytes, opened: partial[bytes], field: str, depth: int, table: bool
 ) -> None:
     opening, closing = ('{"":', "}") if table and depth < 300 else ("[", "]")
-    fields = json.loads(read_header(envelope).to_bytes())
+    fields = json.loads(read_envelope(envelope).header.to_bytes())
     text = json.dumps({**fields, field: "nested"}, sort_keys=True, separators=(",", ":"))
     header = text.replace('"nested"', f"{opening * depth}0{closing * depth}")[:MAX_HEADER_BYTES].encode()
     junk = MAGIC + len(header).to_bytes(4, "big") + header + bytes(5000)
-    for call in (opened, read_header):
+    for call in (opened, read_envelope):
         with pytest.raises(EnvelopeRefused, match=r"^envelope has a bad header: header ") as refusal:
             call(junk)
         assert refusal.value.reason == "malformed"
@@ -272,7 +272,7 @@ def test_every_changed_byte_is_refused(envelope: bytes, opened: partial[bytes]) 
 @given(data=st.binary(max_size=200), header_size=st.integers(0, 300), prefixed=st.booleans())
 def test_random_bytes_are_refused(*, opened: partial[bytes], data: bytes, header_size: int, prefixed: bool) -> None:
     junk = MAGIC + header_size.to_bytes(4, "big") + data if prefixed else data
-    for call in (opened, read_header):
+    for call in (opened, read_envelope):
         with pytest.raises(EnvelopeRefused):
             call(junk)
 

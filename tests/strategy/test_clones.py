@@ -9,10 +9,19 @@ from nerv_fl.arrays import Vector
 from nerv_fl.errors import AggregationError, ConfigError
 from nerv_fl.rows import Rows
 from nerv_fl.strategy.clones import find_clones, merge_clones, split_values
+from nerv_fl.strategy.traits import Examiner, random_signs
 
 
 def strangers(num_nodes: int, num_parameters: int, *, seed: int = 0) -> Vector:
     return np.random.default_rng(seed).normal(size=(num_nodes, num_parameters)).astype(np.float32)
+
+
+def clones_of(updates_NP: Vector, *, cosine: float) -> list[tuple[int, ...]]:
+    num_parameters = updates_NP.shape[1]
+    look = Examiner(
+        np.zeros((0, num_parameters)), small=0.0, spacing=np.zeros_like, signs_L=random_signs(num_parameters)
+    )
+    return find_clones(Rows.of(updates_NP), [look(update_P) for update_P in updates_NP], cosine=cosine)
 
 
 def test_by_hand() -> None:
@@ -20,27 +29,27 @@ def test_by_hand() -> None:
     degrees = np.radians([0, 90, 20, 40, 95])
     updates_NP = np.stack([np.cos(degrees), np.sin(degrees)], axis=1).astype(np.float32)
     updates_NP[2] *= 1000
-    assert find_clones(Rows.of(updates_NP), cosine=0.95) == [(1, 4)]
-    assert find_clones(Rows.of(updates_NP), cosine=0.93) == [(0, 2, 3), (1, 4)]
-    assert find_clones(Rows.of(updates_NP), cosine=0.6) == [(0, 1, 2, 3, 4)]
-    assert find_clones(Rows.of(updates_NP), cosine=1.0) == []
+    assert clones_of(updates_NP, cosine=0.95) == [(1, 4)]
+    assert clones_of(updates_NP, cosine=0.93) == [(0, 2, 3), (1, 4)]
+    assert clones_of(updates_NP, cosine=0.6) == [(0, 1, 2, 3, 4)]
+    assert clones_of(updates_NP, cosine=1.0) == []
 
 
 def test_identical_updates_are_clones_at_a_threshold_of_one() -> None:
     updates_NP = strangers(40, 5000)
     updates_NP[20:39] = updates_NP[:19] * np.arange(1, 20, dtype=np.float32)[:, None]
     updates_NP[39] = -updates_NP[19]
-    assert find_clones(Rows.of(updates_NP), cosine=1.0) == [(node, node + 20) for node in range(19)]
+    assert clones_of(updates_NP, cosine=1.0) == [(node, node + 20) for node in range(19)]
 
 
 def test_zero_updates_are_nobodys_clones() -> None:
     updates_NP = np.zeros((4, 10), dtype=np.float32)
     updates_NP[3] = 1
-    assert find_clones(Rows.of(updates_NP), cosine=0.01) == []
+    assert clones_of(updates_NP, cosine=0.01) == []
     updates_NP[2] = 1e-44
-    assert find_clones(Rows.of(updates_NP), cosine=0.95) == [(2, 3)]
+    assert clones_of(updates_NP, cosine=0.95) == [(2, 3)]
     updates_NP[2:] = 3e38
-    assert find_clones(Rows.of(updates_NP), cosine=0.95) == [(2, 3)]
+    assert clones_of(updates_NP, cosine=0.95) == [(2, 3)]
 
 
 def test_a_hundred_copies_among_three_hundred() -> None:
@@ -48,7 +57,7 @@ def test_a_hundred_copies_among_three_hundred() -> None:
     honest = strangers(200, 2000, seed=1)
     noise = strangers(100, 2000, seed=2) * np.linspace(0, 0.3, 100, dtype=np.float32)[:, None]
     updates_NP = np.concatenate([honest, honest[:1] + noise])
-    assert find_clones(Rows.of(updates_NP), cosine=0.95) == [(0, *range(200, 300))]
+    assert clones_of(updates_NP, cosine=0.95) == [(0, *range(200, 300))]
 
 
 @given(st.integers(0, 2**32), st.integers(1, 12), st.floats(0.05, 1))
@@ -66,7 +75,7 @@ def test_groups_are_those_of_a_slow_search(seed: int, num_nodes: int, cosine: fl
         for label in set(parent)
         if parent.count(label) > 1
     )
-    assert find_clones(Rows.of(updates_NP), cosine=cosine) == expected
+    assert clones_of(updates_NP, cosine=cosine) == expected
 
 
 def test_updates_are_read_one_at_a_time() -> None:
@@ -74,24 +83,24 @@ def test_updates_are_read_one_at_a_time() -> None:
     updates_NP[7] = updates_NP[3] + strangers(1, 100_000, seed=3)[0] / 5
     updates_NP[9] = updates_NP[8] * np.where(np.arange(100_000) < 50_000, 1, -1)
     tracemalloc.start()
-    assert find_clones(Rows.of(updates_NP), cosine=0.9) == [(3, 7)]
+    assert clones_of(updates_NP, cosine=0.9) == [(3, 7)]
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < updates_NP.nbytes / 2
 
 
 def test_few_or_no_nodes() -> None:
-    assert find_clones(Rows.of(np.zeros((0, 5), dtype=np.float32)), cosine=0.9) == []
-    assert find_clones(Rows.of(np.ones((1, 5), dtype=np.float32)), cosine=0.9) == []
+    assert clones_of(np.zeros((0, 5), dtype=np.float32), cosine=0.9) == []
+    assert clones_of(np.ones((1, 5), dtype=np.float32), cosine=0.9) == []
 
 
 def test_bad_updates_are_refused() -> None:
     updates_NP = strangers(3, 4)
     updates_NP[1, 2] = np.inf
     with pytest.raises(AggregationError, match=r"^update 1 is not finite, expected finite numbers$"):
-        find_clones(Rows.of(updates_NP), cosine=0.9)
+        clones_of(updates_NP, cosine=0.9)
     with pytest.raises(ConfigError, match=r"^cosine is 0\.0, expected a number in \(0, 1\]$"):
-        find_clones(Rows.of(updates_NP), cosine=0.0)
+        clones_of(updates_NP, cosine=0.0)
 
 
 def test_merging_by_hand() -> None:

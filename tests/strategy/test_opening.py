@@ -10,6 +10,7 @@ from nerv_fl.errors import CheckpointError
 from nerv_fl.sealing import Context, OpeningKey, decode_update, encode_update, seal
 from nerv_fl.strategy import opening
 from nerv_fl.strategy.opening import AdmissionLog, Admitted, largest_honest_norm, open_round
+from nerv_fl.strategy.screening import examiner
 from tests.strategy.one_round import RUN, signing_key
 
 P = 5
@@ -47,6 +48,7 @@ def opened(
     memory_mb: float = 1.0,
     codec: str = "fp32",
     num_parameters: int = P,
+    workers: int = 1,
 ) -> Admitted:
     return open_round(
         envelopes,
@@ -61,6 +63,8 @@ def opened(
         codec=codec,
         max_norm=300.0,
         memory_mb=memory_mb,
+        examine=examiner(np.eye(1, num_parameters, dtype=np.float32), config=RunConfig()),
+        workers=workers,
     )
 
 
@@ -183,6 +187,33 @@ def test_the_first_valid_envelope_of_a_node_wins(log: AdmissionLog) -> None:
 
     assert admitted.updates.stacked().tolist() == [[1.0] * P]
     assert admitted.refused == {"bad-signature": 1, "duplicate": 2}
+
+
+def test_threads_change_nothing(log: AdmissionLog, tmp_path: Path) -> None:
+    first, second = envelope(2, np.ones(P, np.float32)), envelope(2, np.zeros(P, np.float32))
+    sent = [
+        envelope(3),
+        tampered(first),
+        first,
+        b"x",
+        second,
+        BLAMELESS["not-in-cohort"],
+        envelope(1, NAN),
+        envelope(0),
+    ]
+
+    alone, together = opened(sent, log), opened(sent, AdmissionLog(tmp_path / "other.json"), memory_mb=0.0, workers=3)
+
+    assert together.nodes == alone.nodes == (0, 2, 3)
+    assert np.array_equal(together.updates.stacked(), alone.updates.stacked())
+    assert [item.square for item in together.traits] == [item.square for item in alone.traits] == [0.0, 5.0, 45.0]
+    assert together.refused == alone.refused
+    assert together.faults == alone.faults == {1: "not-finite"}
+    assert (tmp_path / "other.json").read_text() == (tmp_path / "admitted.json").read_text()
+
+
+def test_a_second_envelope_is_not_even_opened(log: AdmissionLog) -> None:
+    assert opened([envelope(2), envelope(2, NAN)], log).faults == {}
 
 
 def test_the_first_envelope_survives_a_restart(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from nerv_fl.rows import Rows
 from nerv_fl.sealing import decode_update, encode_update
 from nerv_fl.strategy.aggregate import OptimizerState
 from nerv_fl.strategy.clones import find_clones
-from nerv_fl.strategy.screening import LOUD, REPLAY, UNNOISED, noise_std, public_directions, screen
+from nerv_fl.strategy.screening import LOUD, REPLAY, UNNOISED, examiner, noise_std, public_directions, screen
 
 P = 20_000
 CONFIG = RunConfig()
@@ -38,7 +38,8 @@ def cohort(num_nodes: int = 30, *, seed: int = 1, length: float = 0.15) -> Vecto
 
 
 def flags(updates_NP: Vector, *, public_KP: Vector = PUBLIC, config: RunConfig = CONFIG) -> list[str]:
-    return screen(Rows.of(updates_NP), public_KP=public_KP, config=config)
+    look = examiner(public_KP[:, : updates_NP.shape[1]], config=config)
+    return screen([look(update_P) for update_P in updates_NP], num_parameters=updates_NP.shape[1], config=config)
 
 
 def test_noise_std_is_that_of_one_step() -> None:
@@ -215,4 +216,7 @@ def test_copies_are_clones_though_each_was_rounded_apart(codec: str) -> None:
     updates = cohort()
     updates[[4, 9]] = updates[2]
 
-    assert find_clones(Rows.of(rounded(updates, codec)), cosine=0.95) == [(2, 4, 9)]
+    look = examiner(PUBLIC, config=CONFIG)
+    rounded_NP = rounded(updates, codec)
+    traits = [look(update_P) for update_P in rounded_NP]
+    assert find_clones(Rows.of(rounded_NP), traits, cosine=0.95) == [(2, 4, 9)]

@@ -17,7 +17,7 @@ from nerv_fl.strategy.clones import find_clones, merge_clones
 from nerv_fl.strategy.gate import search_step
 from nerv_fl.strategy.outcome import RoundOutcome
 from nerv_fl.strategy.round_game import RoundGame
-from nerv_fl.strategy.screening import noise_std, screen
+from nerv_fl.strategy.screening import examiner, noise_std, screen
 from tests.strategy.one_round import decide
 from tests.strategy.quadratic import QuadraticPools
 
@@ -45,8 +45,10 @@ def test_a_cohort_is_screened_merged_aggregated_and_played_a_row_at_a_time() -> 
 
     updates, pools, zeros_P = Rows(update, num_rows=N, num_parameters=P), QuadraticPools(optimum_P), np.zeros(P, "f4")
     tracemalloc.start()
-    assert screen(updates, public_KP=optimum_P[None], config=config) == [""] * N
-    groups = find_clones(updates, cosine=0.95)
+    look = examiner(optimum_P[None], config=config)
+    traits = [look(update_P) for update_P in updates]
+    assert screen(traits, num_parameters=P, config=config) == [""] * N
+    groups = find_clones(updates, traits, cosine=0.95)
     players = merge_clones(updates, np.ones(N), groups=groups)
     shares = contributions(players.updates, players.weights, config=config.server)
     aggregate_P = aggregate(shares, config=config.server)
