@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from nerv_fl.faults import FAILED, FATES, LATE, OFFLINE, nodes_by_fate
 from nerv_fl.records import read_rewards
-from nerv_fl.sealing import read_header
+from nerv_fl.sealing import read_envelope
 from nerv_fl.server.app import serve
 from nerv_fl.server.folder import RunFolder
 from tests.federation.conftest import NewRun
@@ -72,8 +72,8 @@ def test_what_was_late_is_stale_in_the_next_round(new_run: NewRun) -> None:
     handed_in: list[int] = []
 
     def add_the_late_ones(envelopes: dict[int, bytes], forger: Forger) -> list[bytes]:
-        stale = [item for item in forger.earlier if read_header(item).context.node in late and not handed_in]
-        handed_in.extend(read_header(item).context.node for item in stale)
+        stale = [item for item in forger.earlier if read_envelope(item).header.context.node in late and not handed_in]
+        handed_in.extend(read_envelope(item).header.context.node for item in stale)
         return [*stale, *envelopes.values()]
 
     run_rounds(folder, meddle=Interference(folder, 2, add_the_late_ones))
