@@ -4,17 +4,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
+from nerv_fl.cli.watch import Glance, RoundWatch, Watching
 from nerv_fl.config import RunConfig
+from nerv_fl.errors import ConfigError
 from nerv_fl.ledger import NANO_PER_NERV
 from nerv_fl.records import RewardRow, RoundRecord
 
-HEADER = f"{'round':>5}  {'loss':>7}  {'drift':>8}  {'masked':>6}  {'verdict':<9}  {'eps':>4}  {'s':>5}  top earner"
+NODES: Final = "nodes"
+ROUNDS: Final = "rounds"
+HEADER: Final = (
+    f"{'round':>5}  {'loss':>7}  {'drift':>8}  {'masked':>6}  {'verdict':<9}  {'eps':>4}  {'s':>5}  top earner"
+)
 
 
 class RunDisplay:
@@ -30,9 +37,9 @@ class RunDisplay:
         self._config = config
         self._progress = Progress(
             TextColumn("{task.description:>10}"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            _TimeLeft(),
             TextColumn("{task.fields[note]}"),
             console=console,
             transient=True,
@@ -40,6 +47,7 @@ class RunDisplay:
         self._tasks: dict[str, TaskID] = {}
         self._began = time.monotonic()
         self._has_header = False
+        self._watch: RoundWatch | None = None
 
     def __enter__(self) -> Self:
         """Start the display."""
@@ -51,6 +59,11 @@ class RunDisplay:
     ) -> None:
         """Stop the display."""
         self._progress.stop()
+
+    @property
+    def renderable(self) -> RenderableType:
+        """What stands at the bottom of the terminal now."""
+        return self._progress.get_renderable()
 
     def begin(self, folder: Path, *, rounds_done: int) -> None:
         """Say what is about to run."""
@@ -73,9 +86,34 @@ class RunDisplay:
 
     def stage(self, name: str, done: int, total: int, note: str) -> None:
         """Show how far a stage is."""
-        if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=total, note=note)
-        self._progress.update(self._tasks[name], completed=done, total=total, note=note, visible=done < total)
+        task = self._task(name, total=total)
+        self._progress.update(task, completed=done, total=total, note=note, visible=done < total)
+
+    def watching(self, nodes: Path, *, run: str, rounds_done: int) -> Watching:
+        """Return the context in which the running round is shown: its nodes, their rate, actors at work, time left.
+
+        Args:
+            nodes: Folder of the nodes' folders.
+            run: Name of the run.
+            rounds_done: Rounds finished before.
+        """
+        if self._config is None:
+            raise ConfigError("the display knows no settings, expected those of the run that is watched")
+        self._watch = RoundWatch(nodes, self._config, run=run, rounds_done=rounds_done)
+        self._rounds(rounds_done, left_s=None)
+        return Watching(self._watch, self.glance)
+
+    def glance(self, seen: Glance) -> None:
+        """Show the running round."""
+        config = self._config
+        actors = f" of {config.simulation.actors}" if config else ""
+        rate = f"{seen.per_second:.1f}/s" if seen.per_second else "-/s"
+        note = f"{rate}, {seen.busy}{actors} actors" if seen.trained < seen.cohort else "enclave: open, test, value"
+        task = self._task(NODES, total=seen.cohort)
+        self._progress.update(
+            task, completed=seen.trained, total=seen.cohort, note=note, left_s=seen.round_left_s, visible=True
+        )
+        self._rounds(seen.round_number - 1, left_s=seen.run_left_s)
 
     def counter(self, name: str, total: int) -> Callable[[int], None]:
         """Return a function that advances a stage by what it is told was done."""
@@ -94,8 +132,10 @@ class RunDisplay:
             self._console.print(f"[dim]{HEADER}[/dim]", highlight=False)
             self._has_header = True
         self._console.print(_line(record, rows), highlight=False, soft_wrap=True)
+        if self._watch:
+            self._watch.finished(record.round, total_s=record.seconds.total, train_s=record.seconds.train)
         if self._config:
-            self.stage("rounds", record.round, self._config.federation.num_rounds, "")
+            self.stage(ROUNDS, record.round, self._config.federation.num_rounds, "")
 
     def end(self, rounds: Sequence[RoundRecord], manifest: Mapping[str, Any], *, report: Path) -> None:
         """Print what the run came to."""
@@ -115,6 +155,30 @@ class RunDisplay:
                 highlight=False,
             )
         self._console.print(f"[bold]{escape(str(report))}[/bold]", highlight=False, soft_wrap=True)
+
+    def _task(self, name: str, *, total: int) -> TaskID:
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, note="", left_s=None)
+        return self._tasks[name]
+
+    def _rounds(self, done: int, *, left_s: float | None) -> None:
+        if self._config:
+            total = self._config.federation.num_rounds
+            task = self._task(ROUNDS, total=total)
+            self._progress.update(task, completed=done, total=total, left_s=left_s, visible=done < total)
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """The time left that a task was told, or what its own speed says."""
+
+    def render(self, task: Task) -> Text:
+        """Return it as hours, minutes and seconds."""
+        left_s = task.fields.get("left_s")
+        if left_s is None:
+            return super().render(task)
+        minutes, seconds = divmod(round(left_s), 60)
+        hours, minutes = divmod(minutes, 60)
+        return Text(f"{hours}:{minutes:02d}:{seconds:02d}", style="progress.remaining")
 
 
 def _change(first: RoundRecord, last: RoundRecord) -> str:

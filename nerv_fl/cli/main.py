@@ -73,10 +73,12 @@ def simulate(
     config = load_recipe(recipe, overrides=[*(overrides or ()), *engine])
     folder = open_folder(out or Path("runs") / config.name, config, resume=resume)
     display = RunDisplay(Console(stderr=True), config)
-    display.begin(folder.root, rounds_done=last_round(folder.checkpoint))
+    rounds_done = last_round(folder.checkpoint)
+    display.begin(folder.root, rounds_done=rounds_done)
     with display:
         prepare(folder, progress=display.stage)
-        run(folder, on_round=display.round)
+        with display.watching(folder.nodes, run=str(folder.read_manifest()["run"]), rounds_done=rounds_done):
+            run(folder, on_round=display.round)
     rounds = folder.rounds()
     if as_json:
         final = folder.read_manifest().get("final")

@@ -12,6 +12,7 @@ import numpy as np
 
 from nerv_fl.arrays import IntArray
 from nerv_fl.client.node import Node, RoundOrder
+from nerv_fl.client.presence import present
 from nerv_fl.client.train import LocalTraining, Records, Trainer, train_honestly
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import ConfigError
@@ -89,6 +90,10 @@ class NodeHost:
 
         Why a node refused is logged here and leaves in no other form: an error's text may name what the node holds.
         """
+        with present(self._settings.nodes):
+            return self._answers(order, numbers)
+
+    def _answers(self, order: RoundOrder, numbers: Sequence[int]) -> Answers:
         envelopes: dict[int, bytes] = {}
         refusing: list[int] = []
         for number in numbers:

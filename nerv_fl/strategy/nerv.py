@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import AggregationError, ConfigError
 from nerv_fl.faults import LATE, OFFLINE, nodes_by_fate
-from nerv_fl.rng import stream
+from nerv_fl.strategy.draw import draw_cohort
 from nerv_fl.strategy.enclave import Enclave
 from nerv_fl.strategy.outcome import RoundInput, RoundOutcome
 from nerv_fl.strategy.state import FederationState
@@ -195,11 +195,7 @@ class NervStrategy(Strategy):
 
     def cohort(self, round_number: int) -> tuple[int, ...]:
         """Return the round's nodes, ascending, drawn without replacement from (seed, round)."""
-        federation = self._config.federation
-        drawn = stream(self._config.seed, "cohort", round_number).choice(
-            federation.num_nodes, size=federation.cohort_size, replace=False
-        )
-        return tuple(sorted(drawn.tolist()))
+        return draw_cohort(self._config, round_number)
 
     def _lost(self, round_number: int) -> Mapping[str, frozenset[int]]:
         return nodes_by_fate(self._config, round_number, self.cohort(round_number))
