@@ -7,8 +7,8 @@ from typing import Final
 from nerv_fl.checks import in_range, one_of
 from nerv_fl.errors import ConfigError
 
-VALUATION_METHODS: Final = ("auto", "exact", "surrogate", "kernel_cv", "permutation", "audit")
-"""Methods of `nerv_fl.strategy.shapley`."""
+VALUATION_METHODS: Final = ("auto", "exact", "surrogate", "kernel_cv", "permutation", "audit", "none")
+"""Methods of `nerv_fl.strategy.shapley`, and none: nobody is valued or paid, and every pool carries over."""
 
 PROTOCOL_BOUND: Final = 1e-9
 """Homomorphism error bound, max-abs over coordinates (NERV whitepaper v1.01, section 2.2)."""
@@ -103,7 +103,8 @@ class ValuationConfig:
     """How each node's contribution is valued.
 
     `game` is "fixed", in which absent nodes are zero updates, or "mean", the federation that would have been without
-    them. `curvature` gives "kernel_cv" and "audit" a second control at one gradient a node. `permutations` are those
+    them. With the method "none" nobody is valued or paid; no weight depends on a value. `curvature` gives
+    "kernel_cv" and "audit" a second control at one gradient a node. `permutations` are those
     of "permutation"; `tolerance` is KernelCV's, 0 to spend every evaluation.
     """
 

@@ -73,7 +73,7 @@ class RoundOutcome:
         optimizer: The optimiser state that stands afterwards.
         homomorphism: Bound test of the candidate, or None if there was none.
         gate: P-value and ratios.
-        values: A value for each admitted node; empty if rejected.
+        values: A value for each admitted node; empty if rejected, or if nobody is valued.
         heard: Nodes that are proven to have answered.
         flags: What each admitted node is suspected of whose update was left out.
         faults: Refusal reason of each node whose fault its own signature proves.

@@ -6,6 +6,7 @@ from nerv_fl.records import GateSummary, ShapleySummary
 from nerv_fl.strategy.clones import MergedPlayers, split_values
 from nerv_fl.strategy.gate import Certification
 from nerv_fl.strategy.outcome import NodeValue
+from nerv_fl.strategy.shapley import NOBODY
 from nerv_fl.strategy.valuation import Valuation
 from nerv_fl.tasks.measures import ratio
 
@@ -33,6 +34,8 @@ def _change(verdict: Certification, name: str) -> float | None:
 def shapley_summary(valuation: Valuation) -> ShapleySummary:
     """Return how a round was valued, and how far its values may be off for either reason."""
     result = valuation.result
+    if result.method == NOBODY:
+        return ShapleySummary(method=NOBODY, evaluations=0, se_max=None, stop=result.stop_reason)
     return ShapleySummary(
         method=result.method,
         evaluations=result.num_evaluations,
@@ -44,8 +47,10 @@ def shapley_summary(valuation: Valuation) -> ShapleySummary:
 
 
 def node_values(valuation: Valuation, nodes: tuple[int, ...], players: MergedPlayers) -> tuple[NodeValue, ...]:
-    """Return each admitted node's value; a group of clones shares one player's equally."""
+    """Return each admitted node's value, if any; a group of clones shares one player's equally."""
     result = valuation.result
+    if result.method == NOBODY:
+        return ()
     value, error, low, high = (
         split_values(column, players.membership, num_nodes=len(nodes))
         for column in (result.values, result.standard_errors, result.ci_low, result.ci_high)

@@ -9,6 +9,8 @@ one gradient, exact for a game quadratic in the updates, with coalition evaluati
 intervals. In the `mean` game, and under a rule that is not linear, the surrogate does not hold and KernelCV values any
 cohort; under such a rule no control holds either, and it goes by coalitions alone.
 
+With the method "none" there are no values. Nothing that the encoder becomes depends on them: they decide who is paid.
+
 Shapes: M coalitions, N players, K search samples.
 """
 
@@ -20,7 +22,15 @@ from nerv_fl.arrays import FloatArray
 from nerv_fl.config import RunConfig
 from nerv_fl.strategy.aggregate import LINEAR_RULES
 from nerv_fl.strategy.round_game import RoundGame
-from nerv_fl.strategy.shapley import KERNEL_CV_FROM, MaskArray, ShapleyResult, estimate, estimate_surrogate
+from nerv_fl.strategy.shapley import (
+    KERNEL_CV_FROM,
+    NOBODY,
+    MaskArray,
+    ShapleyResult,
+    estimate,
+    estimate_surrogate,
+    no_values,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +72,9 @@ def value_round(game: RoundGame, *, config: RunConfig, round_number: int) -> Val
         AggregationError: If a utility is not finite.
     """
     method = method_of(game.num_players, config=config)
-    if method == "surrogate":
+    if method == NOBODY:
+        result = no_values(game.num_players)
+    elif method == "surrogate":
         result = _by_surrogate(game, config=config, round_number=round_number)
     else:
         result = _by_coalitions(game, method=method, config=config, round_number=round_number)

@@ -24,13 +24,14 @@ from nerv_fl.strategy.shapley.controls import Control, LinearControl, MeanContro
 from nerv_fl.strategy.shapley.estimate import KERNEL_CV_FROM, METHODS, estimate
 from nerv_fl.strategy.shapley.exact import MAX_PLAYERS, estimate_exact
 from nerv_fl.strategy.shapley.game import CountedGame, Game, MaskArray
-from nerv_fl.strategy.shapley.result import ShapleyResult
+from nerv_fl.strategy.shapley.result import NOBODY, ShapleyResult, no_values
 from nerv_fl.strategy.shapley.surrogate import estimate_surrogate
 
 __all__ = [
     "KERNEL_CV_FROM",
     "MAX_PLAYERS",
     "METHODS",
+    "NOBODY",
     "Control",
     "CountedGame",
     "FloatArray",
@@ -43,4 +44,5 @@ __all__ = [
     "estimate",
     "estimate_exact",
     "estimate_surrogate",
+    "no_values",
 ]

@@ -5,11 +5,15 @@ Shapes: N players.
 
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Final
 
 import numpy as np
 
 from nerv_fl.arrays import FloatArray
 from nerv_fl.checks import in_range
+
+NOBODY: Final = "none"
+"""The method that values nobody."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,7 +27,7 @@ class ShapleyResult:
         ci_low: float64 [N], lower ends of the two-sided normal intervals.
         ci_high: float64 [N], upper ends.
         num_evaluations: Distinct coalitions evaluated.
-        method: "exact", "kernel_cv", "audit", "permutation" or "surrogate".
+        method: "exact", "kernel_cv", "audit", "permutation" or "surrogate"; "none" where nobody was valued.
         stop_reason: "enumerated" if every coalition was seen, "budget" if the budget ended it, "tolerance" if the
             intervals were narrow enough, "permutations" if every order was walked.
         efficiency_gap: v(N) - v(empty) - sum of the estimates, as the estimator left it, before it was closed.
@@ -46,6 +50,23 @@ class ShapleyResult:
     def estimator_standard_errors(self) -> FloatArray:
         """What coalitions that were not evaluated leave open, float64 [N]: the rest of the standard errors."""
         return np.sqrt(np.maximum(self.standard_errors**2 - self.sample_standard_errors**2, 0.0))
+
+
+def no_values(num_players: int) -> ShapleyResult:
+    """Return what stands where nobody was valued: numbers that do not exist are NaN, never zero."""
+    nothing_N = np.full(num_players, np.nan)
+    return ShapleyResult(
+        values=nothing_N,
+        standard_errors=nothing_N,
+        sample_standard_errors=nothing_N,
+        ci_low=nothing_N,
+        ci_high=nothing_N,
+        num_evaluations=0,
+        method=NOBODY,
+        stop_reason="no values were asked for",
+        efficiency_gap=0.0,
+        crosscheck_z=0.0,
+    )
 
 
 def interval(
