@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nerv_fl.bootstrap.hints import hinted
 from nerv_fl.client.privacy import PrivateOptimizer
 from nerv_fl.config import BootstrapConfig
 from nerv_fl.models.batch import StateBatch
@@ -118,9 +119,11 @@ def private_gradient(encoder: Encoder, private: PrivateOptimizer, *, batch: Stat
 def _losses(encoder: Encoder, part: StateBatch, *, table_AD: Tensor | None, objective: Objective) -> Tensor:
     """Return each sample's loss (B,): with the drift term if there is a table, else of its masked state alone."""
     if table_AD is not None:
-        return sample_losses(encoder, part, table_AD=table_AD, movement_floor=objective.movement_floor).loss_B
+        with hinted(encoder, part.hint_BAD):
+            return sample_losses(encoder, part, table_AD=table_AD, movement_floor=objective.movement_floor).loss_B
     in_bfloat16 = objective.settings.precision == "bfloat16"
-    with torch.autocast(part.tokens_B3T.device.type, dtype=torch.bfloat16, enabled=in_bfloat16):
+    device = part.tokens_B3T.device.type
+    with hinted(encoder, part.hint_BAD), torch.autocast(device, dtype=torch.bfloat16, enabled=in_bfloat16):
         hidden_BTD = encoder.hidden(part.tokens_B3T[:, 2:])[:, 0]
     return masked_cross_entropy(encoder, hidden_BTD.float(), part)
 

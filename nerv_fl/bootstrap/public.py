@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from nerv_fl.arrays import FloatArray
+from nerv_fl.bootstrap.hints import Hints
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import DataError
 from nerv_fl.models.batch import StateBatch, draw_masks, evaluation_masks, make_batch, movement
@@ -48,6 +49,9 @@ class PublicData:
         chains = np.arange(num_heldout)
         self.heldout = ledger.read(self.num_samples + chains * info.steps + chains % info.steps)
         self.movement_floor, self.baselines = self._count()
+        self._hints = Hints.of(
+            self.baselines.unigram_K, settings=config.bootstrap, seed=config.seed, width=preset.width
+        )
 
     def heldout_batch(self) -> StateBatch:
         """Return one step of each chain held out, under masks fixed by the seed."""
@@ -62,7 +66,7 @@ class PublicData:
             rows = rng.integers(self.num_samples, size=settings.batch_size)
         num_accounts = self._ledger.info.accounts
         masked_BA = draw_masks(rng, num_samples=len(rows), num_accounts=num_accounts)
-        return make_batch(self._ledger.read(rows), masked_BA)
+        return self._hints.give(make_batch(self._ledger.read(rows), masked_BA), rng)
 
     def trivial_cross_entropies(self) -> tuple[float, float]:
         """Return what the unigram and the per-account unigram reach on the chains held out, nats."""

@@ -86,10 +86,10 @@ class Node:
         self._code_hash = code_hash
         self._simulated = simulated
         self._training = training
-        rate = sampling_rate(config.training, samples)
+        rate = sampling_rate(config, samples)
         self._spending = SpendingLedger(
             folder / "spending.json",
-            mechanism=Mechanism(sigma=config.privacy.sigma, sampling_rate=rate),
+            mechanism=Mechanism(sigma=config.privacy.sigma, sampling_rate=rate, unit=config.privacy_unit),
             privacy=config.privacy,
         )
 

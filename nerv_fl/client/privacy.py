@@ -3,7 +3,8 @@
 The mechanism is the subsampled Gaussian one: Poisson sampling at rate q, per-record clipping to C, noise N(0, (sigma
 C)^2) on the sum. The unit is one *step record* (a pair of states and its batch), add or remove, records taken as
 fixed rows. One state is in two records and an account in all of them, so this epsilon protects neither a state nor an
-account.
+account. With `privacy.unit = "chain"` it is all records of one chain: then a state, a batch and what happens to an
+account within one chain are protected; an account that many chains know is not.
 
 Sources: Abadi et al., "Deep learning with differential privacy", 2016, algorithm 1; Gopi, Lee and Wutschitz, "Numerical
 composition of differential privacy", 2021 (the PRV accountant, as Opacus implements it).
@@ -29,10 +30,11 @@ from nerv_fl.rng import Source
 
 @dataclass(frozen=True, kw_only=True)
 class Mechanism:
-    """One subsampled Gaussian step: noise multiplier and Poisson sampling rate."""
+    """One subsampled Gaussian step: noise multiplier, Poisson sampling rate, and the unit that is drawn and clipped."""
 
     sigma: float
     sampling_rate: float
+    unit: str = "step record"
 
     def __post_init__(self) -> None:
         """Refuse a batch larger than what it is drawn from."""
@@ -139,7 +141,7 @@ class SpendingLedger:
         if epsilon > self._privacy.max_epsilon:
             raise PrivacyError(
                 f"epsilon after round {round_number} would be {epsilon:.3f} at delta {self._privacy.delta:g} "
-                f"per step record (Poisson sampling at {self._mechanism.sampling_rate:g}), "
+                f"per {self._mechanism.unit} (Poisson sampling at {self._mechanism.sampling_rate:g}), "
                 f"expected at most {self._privacy.max_epsilon:g}"
             )
         steps = {**self._steps, key: num_steps}

@@ -4,11 +4,16 @@ For each local step: draw each of the n records with probability q, form the per
 
     theta <- theta - eta (sum_k g_k min(1, C / |g_k|) + N(0, (sigma C)^2)) / (q n)
 
-The denominator q n is fixed; an empty batch still steps, adds noise and counts.
+The denominator q n is fixed; an empty batch still steps, adds noise and counts. g_k is the gradient of `loss_scale`
+times the loss in the trained parameters; the others keep their values, exactly.
+
+Where the unit of privacy is a chain, k counts chains: each is drawn with all of its S records, and g_k is the mean of
+their gradients. A sum would be S times as long before the same clip; a mean is about as long as one record's gradient,
+less what its records do not share.
 
 Source: Abadi et al., "Deep learning with differential privacy", 2016, algorithm 1.
 
-Shapes: B records of one batch, P parameters.
+Shapes: B records of one batch, U units of a node, S records of a unit, P parameters.
 """
 
 from collections.abc import Callable
@@ -22,10 +27,11 @@ from torch import Tensor, nn, optim
 from nerv_fl.arrays import IntArray
 from nerv_fl.client.engine import ENGINES
 from nerv_fl.client.privacy import private_optimizer
-from nerv_fl.config import TrainingConfig
+from nerv_fl.config import RunConfig
 from nerv_fl.models.device import moved, usable_device
 from nerv_fl.models.encoder import get_flat, set_flat
-from nerv_fl.models.layers import drop_non_finite, empty_grad_samples
+from nerv_fl.models.layers import average_units, drop_non_finite, empty_grad_samples, trained_parameters
+from nerv_fl.models.trainable import train_only
 from nerv_fl.rng import Source, stream
 from nerv_fl.tasks.known import AnyTask
 from nerv_fl.tasks.task import Batch
@@ -53,9 +59,9 @@ def seeded_streams(seed: int, round_number: int, number: int) -> Streams:
     )
 
 
-def sampling_rate(training: TrainingConfig, samples: Records) -> float:
-    """Return q of a node: what it samples with, and what its accountant reckons with."""
-    return training.expected_batch / len(samples)
+def sampling_rate(config: RunConfig, samples: Records) -> float:
+    """Return q of a node: what it samples units with, and what its accountant reckons with."""
+    return config.training.expected_batch / (len(samples) // config.records_per_unit)
 
 
 class Trainer:
@@ -72,9 +78,11 @@ class Trainer:
         self._model: nn.Module = task.build().to(self._device)
         self._engine = ENGINES[training.dp_engine](self._model)
         self._training = training
+        self._unit_size = task.config.records_per_unit
+        train_only(self._model, training.trainable)
         self._optimizer = private_optimizer(
             self._model,
-            optim.SGD(self._model.parameters(), lr=training.learning_rate),
+            optim.SGD(trained_parameters(self._model), lr=training.learning_rate),
             privacy=task.config.privacy,
             expected_batch=training.expected_batch,
         )
@@ -101,19 +109,21 @@ class Trainer:
         set_flat(self._model, theta_P)
         self._forget()
         self._optimizer.noise = streams.noise
-        rate = sampling_rate(self._training, samples)
+        rate, units_US = sampling_rate(self._task.config, samples), samples.reshape(-1, self._unit_size)
         for _ in range(self._training.local_steps):
-            drawn = samples[np.flatnonzero(streams.sampling.random(len(samples)) < rate)]
+            drawn = units_US[np.flatnonzero(streams.sampling.random(len(units_US)) < rate)].reshape(-1)
             self._step(self._task.draw(data, drawn, streams.masks))
         return get_flat(self._model).cpu() - theta_P
 
     def _step(self, batch: Batch) -> None:
         losses = self._task.objective(self._model)
-        starts = range(0, batch.num_samples, self._training.micro_batch)
+        whole_units = max(1, self._training.micro_batch // self._unit_size) * self._unit_size
+        starts = range(0, batch.num_samples, whole_units)
         for start in starts:
-            part = moved(batch.part(start, start + self._training.micro_batch), self._device)
+            part = moved(batch.part(start, start + whole_units), self._device)
             with self._engine():
-                losses(part).sum().backward()
+                (self._training.loss_scale * losses(part).sum()).backward()
+            average_units(self._model, self._unit_size)
             drop_non_finite(self._model)
             self._optimizer.signal_skip_step(do_skip=start != starts[-1])
             self._optimizer.step()

@@ -78,6 +78,9 @@ class BootstrapConfig:
     A batch is worked through `micro_batch` samples at a time, and with `checkpointing` blocks are computed again in the
     backward pass: less memory, the same gradient up to rounding. `patience` ends the training after so many evaluations
     without a better one (0: never); every `checkpoint_every` steps all that a resume needs is written.
+
+    A `hint_share` of the samples tell their accounts' balances, with a precision of up to `hint_precision` (1 /
+    variance, balances in standard deviations), along directions of length `hint_norm`: see `nerv_fl.bootstrap.hints`.
     """
 
     steps: int = 400
@@ -97,10 +100,16 @@ class BootstrapConfig:
     patience: int = 0
     checkpoint_every: int = 100
     weights: str = ""
+    hint_share: float = 0.0
+    hint_precision: float = 10.0
+    hint_norm: float = 1.5
 
     def __post_init__(self) -> None:
         """Refuse schedules that cannot run."""
         in_range("bootstrap.micro_batch", self.micro_batch, low=1, high=10**6)
+        in_range("bootstrap.hint_share", self.hint_share, low=0, high=1)
+        in_range("bootstrap.hint_precision", self.hint_precision, low=0, high=1e6, open_low=True)
+        in_range("bootstrap.hint_norm", self.hint_norm, low=0, high=1e3)
         one_of("bootstrap.precision", self.precision, choices=("float32", "bfloat16"))
         one_of("bootstrap.device", self.device, choices=("cpu", "cuda"))
         in_range("bootstrap.patience", self.patience, low=0, high=10**9)

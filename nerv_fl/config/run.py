@@ -16,6 +16,7 @@ from nerv_fl.errors import ConfigError
 
 MAX_NAME: Final = 64
 
+CHAIN: Final = "chain"
 UNITS: Final = {"encoder": "step record", "forecaster": "window"}
 
 TASK_NAMES: Final = ("encoder", "forecaster")
@@ -73,7 +74,7 @@ class RunConfig:
         self._check_task()
         self._check_valuation()
         in_range("seed", self.seed, low=0, high=2**63 - 1)
-        in_range("training.expected_batch", self.training.expected_batch, low=1, high=self.data.samples_per_node)
+        in_range("training.expected_batch", self.training.expected_batch, low=1, high=self.units_per_node)
         in_range("gate.search_samples", self.gate.search_samples, low=8, high=self.data.search_chains)
         in_range("gate.certify_samples", self.gate.certify_samples, low=8, high=self.data.certify_chains)
         in_range("gate.monitor_samples", self.gate.monitor_samples, low=8, high=self.data.certify_chains)
@@ -89,6 +90,7 @@ class RunConfig:
             ("adversaries.fabricated", self.adversaries.fabricated, 0.0),
             ("data.partition", self.data.partition, "chain"),
             ("data.heterogeneity", self.data.heterogeneity, 0.0),
+            ("training.trainable", self.training.trainable.strip(), "*"),
         )
         for name, value, expected in settings:
             if value != expected:
@@ -130,9 +132,19 @@ class RunConfig:
     @property
     def privacy_unit(self) -> str:
         """What epsilon is of: add or remove one of these, samples taken as fixed rows."""
-        return UNITS.get(self.task, "sample")
+        return CHAIN if self.privacy.unit == CHAIN else UNITS.get(self.task, "sample")
+
+    @property
+    def records_per_unit(self) -> int:
+        """Records that are drawn and clipped together."""
+        return self.data.steps if self.privacy.unit == CHAIN else 1
+
+    @property
+    def units_per_node(self) -> int:
+        """How many units a node draws from: records, or chains."""
+        return self.data.samples_per_node // self.records_per_unit
 
     @property
     def sampling_rate(self) -> float:
-        """Poisson sampling rate q of a record in one local step."""
-        return self.training.expected_batch / self.data.samples_per_node
+        """Poisson sampling rate q of a unit in one local step."""
+        return self.training.expected_batch / self.units_per_node

@@ -50,6 +50,8 @@ class TrainingConfig:
     A batch is worked through `micro_batch` samples at a time, and with `checkpointing` blocks are computed again in the
     backward pass: less memory, the same update up to rounding. `dp_engine` forms the per-sample gradients, on `device`;
     `codec` is how the update is written.
+    `trainable` names the parameters that rounds train, with wildcards, between spaces: noise falls on no other.
+    `loss_scale` multiplies the loss before clipping: with few parameters gradients are short, and the clip is fixed.
     """
 
     expected_batch: int = 64
@@ -60,6 +62,8 @@ class TrainingConfig:
     dp_engine: str = "layers"
     checkpointing: bool = False
     device: str = "cpu"
+    trainable: str = "*"
+    loss_scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse empty batches, unknown choices, and hooks where activations are computed again."""
@@ -75,11 +79,18 @@ class TrainingConfig:
                 f"training.dp_engine is {self.dp_engine!r}, expected 'layers' with training.checkpointing: "
                 "hooks break where blocks are computed again"
             )
+        if not self.trainable.split():
+            raise ConfigError(f"training.trainable is {self.trainable!r}, expected names of parameters, or '*' for all")
+        in_range("training.loss_scale", self.loss_scale, low=0, high=1e6, open_low=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyConfig:
-    """DP-SGD as the protocol fixes it. The unit is one step record: a pair of states and its batch, add or remove."""
+    """DP-SGD as the protocol fixes it, and what is added or removed: one record, or all records of one chain.
+
+    With `unit` "chain", chains are drawn, the mean gradient of a chain's records is clipped, and
+    `training.expected_batch` counts chains.
+    """
 
     sigma: float = PROTOCOL_SIGMA
     clip: float = PROTOCOL_CLIP
@@ -95,4 +106,4 @@ class PrivacyConfig:
             raise ConfigError(f"privacy.clip is {self.clip}, expected {PROTOCOL_CLIP}: the protocol fixes it")
         in_range("privacy.delta", self.delta, low=0, high=0.5, open_low=True)
         in_range("privacy.max_epsilon", self.max_epsilon, low=0, high=math.inf, open_low=True)
-        one_of("privacy.unit", self.unit, choices=("record",))
+        one_of("privacy.unit", self.unit, choices=("record", "chain"))

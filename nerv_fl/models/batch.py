@@ -3,7 +3,7 @@
 One sample is a triple (before, after, masked): the state before the batch, the state after it, and the state before
 with some balances masked. Nothing mixes samples.
 
-Shapes: B samples, G = 3 states, T tokens, A accounts.
+Shapes: B samples, G = 3 states, T tokens, A accounts, D width.
 """
 
 from dataclasses import dataclass
@@ -33,12 +33,14 @@ class StateBatch:
         weights_B2A: float32, b_i / T before and after.
         targets_BA: int64, bucket of each balance before.
         masked_BA: bool, which of them are masked; at least one in each sample.
+        hint_BAD: float32, what is added to the positions of the balances, in a pretraining with hints.
     """
 
     tokens_B3T: Tensor
     weights_B2A: Tensor
     targets_BA: Tensor
     masked_BA: Tensor
+    hint_BAD: Tensor | None = None
 
     @property
     def num_samples(self) -> int:
@@ -52,6 +54,7 @@ class StateBatch:
             weights_B2A=self.weights_B2A[start:stop],
             targets_BA=self.targets_BA[start:stop],
             masked_BA=self.masked_BA[start:stop],
+            hint_BAD=None if self.hint_BAD is None else self.hint_BAD[start:stop],
         )
 
     def to(self, device: torch.device) -> "StateBatch":
@@ -61,6 +64,7 @@ class StateBatch:
             weights_B2A=self.weights_B2A.to(device),
             targets_BA=self.targets_BA.to(device),
             masked_BA=self.masked_BA.to(device),
+            hint_BAD=None if self.hint_BAD is None else self.hint_BAD.to(device),
         )
 
 

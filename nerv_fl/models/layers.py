@@ -46,15 +46,28 @@ def clear_grad_samples(model: nn.Module) -> None:
         parameter.grad_sample = None  # type: ignore[attr-defined]
 
 
+def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that gradients are formed for; the others are frozen."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
 def empty_grad_samples(model: nn.Module) -> None:
-    """Give every parameter the per-sample gradients of a batch without samples."""
-    for parameter in model.parameters():
+    """Give every trained parameter the per-sample gradients of a batch without samples."""
+    for parameter in trained_parameters(model):
         parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))  # type: ignore[attr-defined]
+
+
+def average_units(model: nn.Module, size: int) -> None:
+    """Replace the gradients of every `size` samples that follow each other by their mean: they are one unit."""
+    if size > 1:
+        for parameter in trained_parameters(model):
+            grad_sample = parameter.grad_sample  # type: ignore[attr-defined]
+            parameter.grad_sample = grad_sample.unflatten(0, (-1, size)).mean(dim=1)  # type: ignore[attr-defined]
 
 
 def drop_non_finite(model: nn.Module) -> None:
     """Make every sample's gradient zero if any number of it is not finite: no clipping bounds such a gradient."""
-    gradients = [parameter.grad_sample for parameter in model.parameters()]  # type: ignore[attr-defined]
+    gradients = [parameter.grad_sample for parameter in trained_parameters(model)]  # type: ignore[attr-defined]
     finite_B = torch.stack([gradient.flatten(start_dim=1).isfinite().all(dim=1) for gradient in gradients]).all(dim=0)
     if not bool(finite_B.all()):
         for gradient in gradients:
@@ -117,9 +130,10 @@ class Positions(PerSampleLayer):
 
 
 def write_grad_sample(parameter: nn.Parameter | Tensor, grad_sample: Tensor) -> None:
-    """Add per-sample gradients (B, *parameter.shape) to those that a parameter already holds."""
-    earlier = getattr(parameter, "grad_sample", None)
-    parameter.grad_sample = grad_sample if earlier is None else earlier + grad_sample  # type: ignore[union-attr]
+    """Add per-sample gradients (B, *parameter.shape) to those that a parameter already holds; frozen ones have none."""
+    if parameter.requires_grad:
+        earlier = getattr(parameter, "grad_sample", None)
+        parameter.grad_sample = grad_sample if earlier is None else earlier + grad_sample  # type: ignore[attr-defined]
 
 
 class _Linear(Function):
@@ -135,8 +149,9 @@ class _Linear(Function):
         weight, bias = ctx.parameters
         grad_BNO = grad_outputs[0].reshape(x.shape[0], -1, weight.shape[0])
         x_BNI = x.reshape(x.shape[0], -1, weight.shape[1])
-        write_grad_sample(weight, torch.bmm(grad_BNO.transpose(1, 2), x_BNI))
-        if bias is not None:
+        if weight.requires_grad:
+            write_grad_sample(weight, torch.bmm(grad_BNO.transpose(1, 2), x_BNI))
+        if bias is not None and bias.requires_grad:
             write_grad_sample(bias, grad_BNO.sum(dim=1))
         return grad_outputs[0] @ weight, None, None
 

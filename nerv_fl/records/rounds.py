@@ -13,7 +13,7 @@ from nerv_fl.records.text import read_text
 
 @dataclass(frozen=True, kw_only=True)
 class EpsilonSpread:
-    """Privacy spent so far over all nodes: (epsilon, delta) per step record, Poisson sampling, PRV accountant."""
+    """Privacy spent so far over all nodes: (epsilon, delta) per unit, Poisson sampling, PRV accountant."""
 
     min: float
     median: float

@@ -91,7 +91,7 @@ def _mean(measures: Measures, name: str) -> float | None:
 
 def epsilon_spread(participations: tuple[int, ...], *, config: RunConfig) -> EpsilonSpread:
     """Return the epsilon spent over all nodes, from the rounds each may have trained in."""
-    mechanism = Mechanism(sigma=config.privacy.sigma, sampling_rate=config.sampling_rate)
+    mechanism = Mechanism(sigma=config.privacy.sigma, sampling_rate=config.sampling_rate, unit=config.privacy_unit)
     steps = config.training.local_steps
     spent = [epsilon_of(mechanism, rounds * steps, delta=config.privacy.delta) for rounds in participations]
     return EpsilonSpread(min=min(spent), median=float(np.median(spent)), max=max(spent), delta=config.privacy.delta)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nerv_fl.config import RunConfig
+from nerv_fl.models.trainable import num_trained
 from nerv_fl.records import NodeCounts
 from nerv_fl.strategy.aggregate import cap_weights
 from nerv_fl.strategy.clones import MergedPlayers, find_clones, merge_clones
@@ -47,7 +48,7 @@ def form_cohort(given: RoundInput, admitted: Admitted, *, config: RunConfig) -> 
         admitted: What its envelopes held.
         config: Thresholds and the cap of the weights.
     """
-    screened = screen(admitted.traits, num_parameters=len(given.theta_P), config=config)
+    screened = screen(admitted.traits, num_parameters=num_trained(config, len(given.theta_P)), config=config)
     flags = {node: flag for node, flag in zip(admitted.nodes, screened, strict=True) if flag}
     nodes = tuple(node for node in admitted.nodes if node not in flags)
     clear = [index for index, flag in enumerate(screened) if not flag]

@@ -35,6 +35,7 @@ from scipy.stats import binom, norm
 
 from nerv_fl.arrays import BoolArray, FloatArray, Vector
 from nerv_fl.config import RunConfig
+from nerv_fl.models.trainable import trainable_P
 from nerv_fl.sealing import rounding_spacing
 from nerv_fl.strategy.aggregate import OptimizerState
 from nerv_fl.strategy.traits import Examiner, Traits, random_signs
@@ -60,10 +61,11 @@ def examiner(public_KP: Vector, *, config: RunConfig) -> Examiner:
         public_KP: Directions that anyone knows, float32 [K, P]; zero ones count for nothing.
         config: The mechanism and `enclave.outlier_sigmas`.
     """
-    num_parameters = public_KP.shape[1]
+    num_parameters, small, moves_P = public_KP.shape[1], MEDIAN_NORMAL * noise_std(config), trainable_P(config)
     return Examiner(
         _basis(public_KP) if config.enclave.outlier_sigmas else np.zeros((0, num_parameters)),
-        small=MEDIAN_NORMAL * noise_std(config),
+        # What is not trained has no noise and is never small.
+        small=small if moves_P is None else np.where(moves_P, small, -1.0),
         spacing=partial(rounding_spacing, codec=config.training.codec),
         signs_L=random_signs(num_parameters),
     )
@@ -74,7 +76,7 @@ def screen(traits: Sequence[Traits], *, num_parameters: int, config: RunConfig) 
 
     Args:
         traits: Of N finite updates.
-        num_parameters: P.
+        num_parameters: P, of the coordinates that are trained.
         config: The mechanism, `enclave.noise_alarm` and `enclave.outlier_sigmas`.
     """
     flags = [""] * len(traits)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nerv_fl.arrays import FloatArray, Vector
+from nerv_fl.arrays import BoolArray, FloatArray, Vector
 from nerv_fl.config import RunConfig, ServerConfig
+from nerv_fl.models.trainable import trainable_P
 from nerv_fl.rows import Rows
 from nerv_fl.strategy.aggregate import (
     Direction,
@@ -68,15 +69,14 @@ def take_step(given: RoundInput, players: MergedPlayers, *, evaluator: Evaluator
         evaluator: The held-out pools.
         config: The run's settings.
     """
-    shares = contributions(players.updates, players.weights, config=config.server)
+    moves_P = trainable_P(config)
+    shares = contributions(_only(moves_P, players.updates), players.weights, config=config.server)
     aggregate_P = aggregate(shares, config=config.server)
     noisy_P = add_mean_noise(aggregate_P, config=config.server, seed=config.seed, round_number=given.round_number)
+    free_P = evaluator.data_free_descent(given.theta_P)
+    free_P = clip_free(free_P if moves_P is None else free_P * moves_P, config=config.server)
     direction, optimizer = next_direction(
-        given.theta_P,
-        given.optimizer,
-        aggregate_P=noisy_P,
-        free_P=clip_free(evaluator.data_free_descent(given.theta_P), config=config.server),
-        config=config.server,
+        given.theta_P, given.optimizer, aggregate_P=noisy_P, free_P=free_P, config=config.server
     )
     return ServerStep(
         direction=direction,
@@ -86,6 +86,11 @@ def take_step(given: RoundInput, players: MergedPlayers, *, evaluator: Evaluator
         shares_N=players.weights / players.weights.sum(),
         noise_P=np.asarray(noisy_P - aggregate_P, dtype=np.float32),
     )
+
+
+def _only(moves_P: BoolArray | None, updates: Rows) -> Rows:
+    """Return the updates in the trained coordinates alone: what a node sends in others moves nothing."""
+    return updates if moves_P is None else updates.map(lambda _, update_P: update_P * moves_P)
 
 
 def clip_free(free_P: Vector, *, config: ServerConfig) -> Vector:

@@ -44,13 +44,18 @@ class Examiner:
 
     Args:
         basis_KP: float64 [K, P], an orthonormal basis of what is public; K may be 0.
-        small: Bound of a small coordinate.
+        small: Bound of a small coordinate, or one for each, float64 [P].
         spacing: Returns how far each coordinate may have been rounded; a small one is small however it was.
         signs_L: float64 [L], random signs, the same in every round.
     """
 
     def __init__(
-        self, basis_KP: FloatArray, *, small: float, spacing: Callable[[Vector], Vector], signs_L: FloatArray
+        self,
+        basis_KP: FloatArray,
+        *,
+        small: float | FloatArray,
+        spacing: Callable[[Vector], Vector],
+        signs_L: FloatArray,
     ) -> None:
         self._basis_KP = basis_KP
         self._small = small

@@ -127,8 +127,9 @@ def test_whole_file_is_read(account: Account) -> None:
 def test_steps_of_another_mechanism_are_not_mixed_in(account: Account, tmp_path: Path) -> None:
     account.open().spend("demo", 1, num_steps=3)
     message = (
-        f"{account.path} holds steps of Mechanism(sigma=0.5, sampling_rate=0.01), "
-        "expected Mechanism(sigma=0.5, sampling_rate=0.02): epsilon of a mixture is not accounted for"
+        f"{account.path} holds steps of Mechanism(sigma=0.5, sampling_rate=0.01, unit='step record'), "
+        "expected Mechanism(sigma=0.5, sampling_rate=0.02, unit='step record'): "
+        "epsilon of a mixture is not accounted for"
     )
     with pytest.raises(PrivacyError, match=f"^{re.escape(message)}$"):
         Account(account.path, rate=0.02).open()

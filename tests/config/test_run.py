@@ -53,7 +53,7 @@ def test_out_of_range_is_refused(key: str, value: Value, expected: str) -> None:
         ("model.preset", "smal", "expected one of: base, quickstart, small, tee, whitepaper (did you mean 'small'?)"),
         ("model.readout", "median", "expected one of: balance, mean (did you mean 'mean'?)"),
         ("server.optimizer", "adamw", "expected one of: adam, momentum (did you mean 'adam'?)"),
-        ("privacy.unit", "account", "expected one of: record"),
+        ("privacy.unit", "account", "expected one of: chain, record"),
         ("training.dp_engine", "opacs", "expected one of: layers, opacus (did you mean 'opacus'?)"),
         ("training.device", "gpu", "expected one of: cpu, cuda (did you mean 'cpu'?)"),
         ("training.codec", "int", "expected one of: bf16, fp32, int8 (did you mean 'int8'?)"),

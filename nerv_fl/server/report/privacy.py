@@ -22,8 +22,9 @@ def privacy_section(run: Run) -> Html:
         "Noise in a simulation is seeded: its epsilon describes deployment and protects from nobody who knows the seed."
     )
     steps = run.config.training.local_steps
+    things = "chains" if run.config.records_per_unit > 1 else "records"
     rate = (
-        f"Each node draws {run.config.training.expected_batch} of its {run.config.data.samples_per_node:,} records in "
+        f"Each node draws {run.config.training.expected_batch} of its {run.config.units_per_node:,} {things} in "
         f"expectation, q = {short(run.config.sampling_rate)}, {plural(steps, 'step')} a round; the "
         "PRV accountant adds up what a node has spent since round 1, and a node past its budget refuses to train."
     )
@@ -32,6 +33,15 @@ def privacy_section(run: Run) -> Html:
 
 def _unit(run: Run) -> Html:
     """Say what was added or removed, and what is not protected by that."""
+    if run.is_encoder and run.config.records_per_unit > 1:
+        return join(
+            "The unit is ",
+            strong("one chain"),
+            f": all of its {run.config.data.steps} records, added or removed. This epsilon protects a state and a "
+            "batch; an account that is in many chains ",
+            strong("is not protected"),
+            ".",
+        )
     if run.is_encoder:
         return join(
             "The unit is ",
