@@ -19,6 +19,7 @@ from nerv_fl.cli.live import RunDisplay
 from nerv_fl.cli.models import models_app
 from nerv_fl.cli.predictor import predictor
 from nerv_fl.cli.rewards import rewards
+from nerv_fl.cli.sweep import sweep
 from nerv_fl.errors import NervError
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ app.add_typer(datagen_app, name="datagen")
 app.add_typer(bootstrap_app, name="bootstrap")
 app.add_typer(models_app, name="models")
 app.command()(rewards)
+app.command()(sweep)
 bootstrap_app.command()(forecaster)
 app.command()(export)
 bootstrap_app.command()(predictor)

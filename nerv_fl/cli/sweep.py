@@ -1,0 +1,84 @@
+"""The command `nerv-fl sweep`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nerv_fl.cli.live import RunDisplay
+
+if TYPE_CHECKING:
+    from simulations.sweep import Sweep
+
+
+def sweep(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or the path of a TOML file.")],
+    out: Annotated[Path, typer.Option(help="Folder of the sweep.")],
+    over: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE,...", help="Values to try, such as training.local_steps=1,2,4. Repeatable."),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds of every combination.")] = "7,8",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe.")
+    ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option(help="What no point should exceed; what the recipe spends if left out.")
+    ] = None,
+    central: Annotated[bool, typer.Option(help="Compare with central training on as many samples.")] = True,
+    values: Annotated[bool, typer.Option("--values", help="Value and pay the nodes too, as the recipe says.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in the folder.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Run a recipe over settings and seeds, and say what each setting is worth, with 95 % intervals over seeds.
+
+    A point that would spend more epsilon than the recipe gets more data for each node, so that its batches are drawn at
+    a smaller rate. Data and bootstrap are made once for all points that share them. Nobody is valued (valuation.method
+    "none") without --values: weights do not depend on it. Writes sweep.csv, sweep.json, sweep.md and sweep.png.
+    """
+    from nerv_fl.errors import ConfigError  # noqa: PLC0415 (seconds of imports)
+    from simulations.prepare import load_recipe  # noqa: PLC0415
+    from simulations.sweep import parse_axes, run_sweep  # noqa: PLC0415
+    from simulations.sweep.sweep import without_values  # noqa: PLC0415
+
+    axes = parse_axes(over or ())
+    base = load_recipe(recipe, overrides=overrides or ())
+    if not values and "valuation.method" not in axes:
+        base = without_values(base)
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--seeds is {seeds!r}, expected numbers between commas, such as 7,8") from error
+    with RunDisplay(Console(stderr=True)) as display:
+        found = run_sweep(
+            base,
+            axes,
+            seeds=numbers,
+            root=out,
+            resume=resume,
+            epsilon=epsilon,
+            with_central=central,
+            progress=display.stage,
+        )
+    if as_json:
+        print(json.dumps({"folder": str(found.root), "settings": [asdict(item) for item in found.settings]}))
+        return
+    _print(found)
+
+
+def _print(found: "Sweep") -> None:
+    from simulations.sweep.tables import COLUMNS, rows_of  # noqa: PLC0415
+
+    table = Table(*COLUMNS, box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for row in rows_of(found.settings):
+        table.add_row(*row)
+    Console().print(table)
+    first = found.outcomes[0]
+    print(
+        f"epsilon at delta {first.delta:g} per {first.unit}, Poisson sampling; '!': above {found.epsilon:.2f}\n"
+        f"{found.root / 'sweep.md'}"
+    )

@@ -1,0 +1,137 @@
+"""The points of a sweep: every combination of the settings, at every seed, none spending more privacy than the base."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Final, TypeAlias
+
+from nerv_fl.client.privacy import Mechanism, epsilon_of
+from nerv_fl.config import Flat, RunConfig, as_table, build, flatten, parse_overrides
+from nerv_fl.errors import ConfigError
+from nerv_fl.strategy.draw import most_rounds
+
+Axes: TypeAlias = Mapping[str, Sequence[object]]
+
+MAX_CHAINS: Final = 2**20
+"""Most chains that a node is given so that it may keep to an epsilon."""
+
+SLACK: Final = 0.011
+"""Epsilon is known to 0.01: two that differ by less are the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One run of a sweep.
+
+    Attributes:
+        setting: The axes' keys and this point's values.
+        config: Its settings, whole.
+        epsilon: What the node that takes part most often spends, at `privacy.delta`.
+        grown: Whether its nodes were given more data than the recipe says, to keep to the base's epsilon.
+    """
+
+    setting: tuple[tuple[str, object], ...]
+    config: RunConfig
+    epsilon: float
+    grown: bool
+
+    @property
+    def label(self) -> str:
+        """The setting in words, the same for every seed."""
+        return ", ".join(f"{key}={value}" for key, value in self.setting) or "as the recipe says"
+
+    @property
+    def folder_name(self) -> str:
+        """Name of its run folder."""
+        text = "_".join(f"{key.rpartition('.')[2]}={value}" for key, value in self.setting) or "base"
+        safe = "".join(letter if letter.isalnum() or letter in "=._-*" else "-" for letter in text)
+        return f"{safe.replace('*', 'x')}_seed={self.config.seed}"
+
+
+def parse_axes(texts: Iterable[str]) -> dict[str, list[object]]:
+    """Parse ``key=value,value`` texts, values being TOML or words.
+
+    Raises:
+        ConfigError: If a text names no key, or a key comes twice.
+
+    >>> parse_axes(["training.local_steps=1,2", "server.optimizer=adam,momentum"])
+    {'training.local_steps': [1, 2], 'server.optimizer': ['adam', 'momentum']}
+    """
+    axes: dict[str, list[object]] = {}
+    for text in texts:
+        key, separator, values = text.partition("=")
+        if not separator or not values:
+            raise ConfigError(f"--over is {text!r}, expected key=value,value, such as training.local_steps=1,2")
+        if key in axes:
+            raise ConfigError(f"--over names {key!r} twice, expected all of its values in one")
+        axes[key] = [next(iter(parse_overrides([f"{key}={value}"]).values())) for value in values.split(",")]
+    return axes
+
+
+def plan(base: RunConfig, axes: Axes, *, seeds: Sequence[int], epsilon: float) -> list[Point]:
+    """Return the points of a sweep, seeds innermost.
+
+    A point whose nodes would spend more than `epsilon` gets more samples for each node, so that its batches are drawn
+    at a smaller rate: as much is learned from, at the same privacy. One that sets `data.samples_per_node` is left.
+
+    Args:
+        base: The recipe.
+        axes: Values to try of each key.
+        seeds: Seeds of every combination.
+        epsilon: What no point may exceed.
+
+    Raises:
+        ConfigError: If a setting is wrong, or no amount of data keeps a point to the epsilon.
+    """
+    flat = flatten(as_table(base))
+    points = []
+    for values in product(*axes.values()):
+        setting = tuple(zip(axes, values, strict=True))
+        for seed in seeds:
+            overrides: Flat = flat | {"seed": seed} | dict(setting)  # type: ignore[assignment]
+            config = build(overrides)
+            held = config if "data.samples_per_node" in axes else keep_to(config, epsilon)
+            points.append(
+                Point(setting=setting, config=held, epsilon=epsilon_at_end(held), grown=held.data != config.data)
+            )
+    return points
+
+
+def epsilon_of_base(base: RunConfig, seeds: Sequence[int]) -> float:
+    """Return the most that the recipe itself spends at any of the seeds."""
+    flat = flatten(as_table(base))
+    return max(epsilon_at_end(build(flat | {"seed": seed})) for seed in seeds)
+
+
+def epsilon_at_end(config: RunConfig) -> float:
+    """Return what the node spends that takes part most often, at `privacy.delta` per unit, Poisson sampling."""
+    steps = most_rounds(config) * config.training.local_steps
+    mechanism = Mechanism(sigma=config.privacy.sigma, sampling_rate=config.sampling_rate, unit=config.privacy_unit)
+    return epsilon_of(mechanism, steps, delta=config.privacy.delta)
+
+
+def keep_to(config: RunConfig, limit: float) -> RunConfig:
+    """Return the same settings with as many samples a node as keep its epsilon to a limit, at least what it had.
+
+    Raises:
+        ConfigError: If 2^20 chains a node are too few.
+    """
+    few = config.data.chains_per_node
+    if epsilon_at_end(config) <= limit + SLACK:
+        return config
+    many = few
+    while epsilon_at_end(_with_chains(config, many)) > limit + SLACK:
+        few, many = many, 2 * many
+        if many > MAX_CHAINS:
+            raise ConfigError(
+                f"epsilon of {config.training.local_steps} local steps is above {limit:g} with {MAX_CHAINS} chains a "
+                "node, expected fewer steps or rounds"
+            )
+    while many - few > max(1, few // 64):
+        middle = (few + many) // 2
+        few, many = (few, middle) if epsilon_at_end(_with_chains(config, middle)) <= limit + SLACK else (middle, many)
+    return _with_chains(config, many)
+
+
+def _with_chains(config: RunConfig, chains: int) -> RunConfig:
+    return build(flatten(as_table(config)) | {"data.samples_per_node": chains * config.data.steps})

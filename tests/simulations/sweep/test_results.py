@@ -1,0 +1,71 @@
+"""Means, intervals and tables, against numbers worked out by hand."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from scipy.stats import ttest_1samp
+
+from simulations.sweep.results import Interval, Outcome, interval, settings_of
+from simulations.sweep.tables import rows_of, to_csv, to_json, to_markdown
+
+ONE = Outcome(
+    label="a=1",
+    seed=7,
+    epsilon=5.0,
+    delta=1e-5,
+    unit="record",
+    samples_per_node=4096,
+    rounds=20,
+    accepted=19,
+    difference=-0.3,
+    ci_low=-0.31,
+    ci_high=-0.29,
+    masked_ce=3.4,
+    unigram=3.7,
+    per_account=3.1,
+    gap_closed=0.5,
+    central_share=0.6,
+    central_masked_ce=3.05,
+    drift=1e-3,
+    relative_drift=0.1,
+    seconds=100.0,
+)
+TWO = replace(ONE, seed=8, accepted=20, gap_closed=0.6, epsilon=5.4)
+
+
+def test_intervals_are_students() -> None:
+    values = [1.0, 2.5, 2.0, 4.0]
+    low, high = ttest_1samp(values, 0).confidence_interval(0.95)
+    found = interval(values)
+    assert found.half is not None
+    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
+
+
+def test_one_seed_has_no_interval() -> None:
+    assert interval([2.0]) == Interval(mean=2.0, half=None)
+
+
+def test_settings_gather_their_seeds_and_are_marked_where_one_spent_too_much() -> None:
+    other = replace(ONE, label="a=2", central_share=None)
+    first, second = settings_of([ONE, TWO, other], epsilon=5.1)
+    assert (first.label, first.seeds, first.epsilon, first.over_limit) == ("a=1", (7, 8), 5.4, True)
+    assert first.gap_closed.mean == pytest.approx(0.55)
+    assert first.gap_closed.half == pytest.approx(12.7062 * 0.05, rel=1e-4)
+    assert (second.seeds, second.over_limit, second.central_share) == ((7,), False, None)
+
+
+def test_tables() -> None:
+    settings = settings_of([ONE, TWO], epsilon=5.1)
+    (row,) = rows_of(settings)
+    assert row[:4] == ("a=1", "5.40 !", "19.5 ± 6.4", "3.400 ± 0.000")
+    assert row[4:] == ("55.0 ± 63.5 %", "60.0 ± 0.0 %", "-0.3000 ± 0.0000", "0.100 ± 0.000")
+    text = to_markdown(settings, note="what was run")
+    assert text.splitlines()[0] == "what was run"
+    assert text.splitlines()[-1].count("|") == 9
+    (first, second) = csv.DictReader(io.StringIO(to_csv([ONE, replace(TWO, central_share=None)])))
+    assert (float(first["gap_closed"]), second["central_share"]) == (0.5, "")
+    table = json.loads(to_json([ONE, TWO], settings, facts={"epsilon": 5.1}))
+    assert (table["epsilon"], len(table["runs"]), table["settings"][0]["seeds"]) == (5.1, 2, [7, 8])
