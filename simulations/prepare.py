@@ -7,6 +7,7 @@ import platform
 import secrets
 import sys
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -35,6 +36,9 @@ FREE_TO_CHANGE: Final = (
     "federation.round_timeout_s",
 )
 """Settings that no result depends on: a resumed run may change them."""
+
+REGISTRATIONS: Final = 32
+"""Nodes registered at once: each waits for the disk twice, and 10,000 in a row wait for minutes."""
 
 LIBRARIES: Final = ("torch", "flwr", "ray", "opacus", "shap", "numpy", "scipy", "h5py", "cryptography", "safetensors")
 
@@ -160,7 +164,9 @@ def _make_bootstrap(folder: RunFolder, weights: Path | None, *, progress: Progre
 
 def _register_nodes(folder: RunFolder) -> None:
     config = folder.config
-    roster = {node: register(folder.node(node)) for node in range(config.federation.num_nodes)}
+    nodes = range(config.federation.num_nodes)
+    with ThreadPoolExecutor(REGISTRATIONS) as threads:
+        roster = dict(zip(nodes, threads.map(lambda node: register(folder.node(node)), nodes), strict=True))
     roles = assign_roles(config)
     whole = float(config.data.samples_per_node)
     weights = {node: whole / roles[node].weight_parts if node in roles else whole for node in roster}

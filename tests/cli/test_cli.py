@@ -13,6 +13,7 @@ from nerv_fl.server.folder import RunFolder
 from tests.federation.tiny_run import copy_run, run_rounds
 
 ROOT = Path(__file__).parents[2]
+RECIPES = sorted(path.stem for path in (ROOT / "simulations" / "recipes").glob("*.toml"))
 RUNNER = CliRunner()
 
 
@@ -78,8 +79,8 @@ def test_without_a_command_the_help_is_shown() -> None:
     [
         (
             ("simulate", "quikstart"),
-            "error ConfigError: recipe is 'quikstart', expected a file or one of: adversaries, dropouts, forecaster, "
-            "quickstart (did you mean 'quickstart'?)",
+            f"error ConfigError: recipe is 'quikstart', expected a file or one of: {', '.join(RECIPES)}"
+            " (did you mean 'quickstart'?)",
         ),
         (
             ("simulate", "--set", "sed=8"),
