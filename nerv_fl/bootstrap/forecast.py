@@ -33,13 +33,14 @@ from nerv_fl.bootstrap.forecast_evaluate import (
     torch_predict,
 )
 from nerv_fl.bootstrap.forecast_fit import Evaluation, ForecastSettings, Lesson, Progress, Weights, epsilon, fit
+from nerv_fl.bootstrap.forecast_int8 import export_corrected
 from nerv_fl.bootstrap.forecast_measures import platt
 from nerv_fl.bootstrap.forecast_plots import plot_all
 from nerv_fl.bootstrap.forecast_windows import Amounts, Counts, Examination, count, last_minute_places
 from nerv_fl.errors import CheckpointError, DataError
 from nerv_fl.files import write_atomically
 from nerv_fl.models.forecaster import WIDTH, WINDOW, Forecaster
-from nerv_fl.models.forecaster_files import Forecasts, OnnxForecaster, export_int8, save_forecaster
+from nerv_fl.models.forecaster_files import Forecasts, OnnxForecaster, save_forecaster
 from nerv_fl.rng import torch_stream
 from nerv_fl.store.load import LoadFile
 from nerv_fl.store.load_schema import SPLITS
@@ -121,7 +122,8 @@ def train_forecaster(
     seen, unseen = _examinations(validation, test, amounts=amounts or Amounts(), seed=settings.seed)
     _calibrate(model, progress.best_weights, examination=seen)
     spent = epsilon(lesson, settings, num_steps=progress.step) if settings.dp else None
-    size = _save(model, progress, out=out, settings=settings, epsilon_spent=spent, data=belongs_to["content_sha256"])
+    _save(model, progress, out=out, settings=settings, epsilon_spent=spent, data=belongs_to["content_sha256"])
+    size = export_corrected(model, out / INT8, series=seen.series, places=seen.uniform)
     thresholds, measures = _examine(_models(model, train, out=out, settings=settings), seen, unseen)
     result = Forecasting(
         folder=out,
@@ -223,8 +225,8 @@ def _save(
     settings: ForecastSettings,
     epsilon_spent: float | None,
     data: str,
-) -> int:
-    """Write the weights and the int8 file, and return the latter's size."""
+) -> None:
+    """Write the weights."""
     facts = {
         "seed": settings.seed,
         "content_sha256": data,
@@ -236,7 +238,6 @@ def _save(
         "delta": settings.privacy.delta if settings.dp else None,
     }
     save_forecaster(out / WEIGHTS, model, facts=facts)
-    return export_int8(model, out / INT8)
 
 
 def _models(model: Forecaster, train: LoadSeries, *, out: Path, settings: ForecastSettings) -> dict[str, Predict]:
