@@ -1,11 +1,12 @@
 """What a codec costs and saves: bytes, CPU time at the node and in the enclave, and what rounding does to the learning.
 
 One update of the quickstart, pure noise of the standard deviation that DP-SGD adds: sealed by a node from a float32
-vector, opened by the enclave back into one. "Rounding" is its variance over the noise's. The same frame holds 77.8
-million parameters at the whitepaper's size.
+vector, opened by the enclave back into one. "Rounding" is its variance over the noise's. The second table counts which
+of 50 updates, gradients included, the enclave takes for updates without their noise, by how much of it they have.
 
-`--learning` runs the quickstart with 20 nodes and 5 rounds from one bootstrap of 100 steps a seed, once with each:
-the same nodes, batches, noise and masks, so what differs is the rounding and what follows from it.
+`--learning` runs 20 nodes and 5 rounds of the quickstart from one bootstrap of 100 steps a seed, once with each codec:
+the same nodes, batches, noise and masks. Every round commits step 1 without the gate, whose yes or no would hide a
+small change.
 
 python -m benchmarks.bench_codecs [--learning SEED ...]
 """
@@ -13,6 +14,7 @@ python -m benchmarks.bench_codecs [--learning SEED ...]
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from nerv_fl.arrays import Vector
 from nerv_fl.config import CODEC_NAMES, RunConfig
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.presets import get_preset
+from nerv_fl.rows import Rows
 from nerv_fl.sealing import (
     Context,
     OpeningKey,
@@ -35,18 +38,24 @@ from nerv_fl.sealing import (
     update_size_bytes,
 )
 from nerv_fl.server.folder import RunFolder
-from nerv_fl.strategy.screening import noise_std
+from nerv_fl.strategy.screening import UNNOISED, noise_std, screen
 from simulations.engine import run
 from simulations.prepare import load_recipe, open_folder, prepare
 
 REPEATS = 200
 WHITEPAPER_PARAMETERS = 77_757_184
+SHARES = (1.0, 0.98, 0.96, 0.94, 0.92, 0.9)
 SHORT = (
     "federation.num_nodes=20",
     "federation.cohort_size=20",
     "federation.num_rounds=5",
     "bootstrap.steps=100",
+    "gate.enforce=false",
+    "gate.search_samples=64",
+    "gate.certify_samples=64",
+    "gate.bound_batches=1000",
     "valuation.method=surrogate",
+    "valuation.gradient_samples=64",
     "simulation.actors=1",
     "simulation.blocks=1",
     "enclave.workers=1",
@@ -93,6 +102,29 @@ def print_costs() -> None:
         times = [f"{times_ms[f'{what} {codec}']:.2f}" for what in ("seal", "open")]
         rows.append([codec, *sizes, *times, f"{variance:.1e}"])
     print_table(["codec", "bytes", "bytes, whitepaper", "encode and seal, ms", "open and decode, ms", "rounding"], rows)
+    print()
+    rows = [[codec, *(f"{flagged(codec, share, size=size)}" for share in SHARES)] for codec in CODEC_NAMES]
+    print_table(["flagged of 50 with", *(f"{share:.0%} noise" for share in SHARES)], rows)
+
+
+def flagged(codec: str, share: float, *, size: int) -> int:
+    """Return how many of 50 rounded updates with a share of the noise are flagged; heavy-tailed gradients, as real."""
+    base, generator = RunConfig(), rng.stream(7, "screening", codec, f"{share:g}")
+    config = replace(
+        base,
+        training=replace(base.training, codec=codec),
+        enclave=replace(base.enclave, outlier_sigmas=0.0),
+    )
+
+    def update(_: int) -> Vector:
+        gradient_P = generator.standard_t(3, size)
+        gradient_P *= 0.15 / np.linalg.norm(gradient_P)
+        exact_P = gradient_P + share * noise_std(config) * generator.standard_normal(size)
+        payload = encode_update(exact_P.astype(np.float32), codec=codec, rounding=generator)
+        return decode_update(payload, num_parameters=size, codec=codec)
+
+    updates = Rows(update, num_rows=50, num_parameters=size)
+    return screen(updates, public_KP=np.zeros((1, size), np.float32), config=config).count(UNNOISED)
 
 
 def print_learning(seeds: list[int]) -> None:
@@ -106,9 +138,11 @@ def print_learning(seeds: list[int]) -> None:
                 folder = prepared(Path(parent) / f"{seed}-{codec}", seed=seed, codec=codec, shared=shared)
                 run(folder)
                 records = folder.rounds()
-                steps = " ".join(f"{record.step:g}" for record in records[1:])
-                rows.append([f"{seed}", codec, steps, f"{records[0].loss:.5f}", f"{records[-1].loss:.5f}"])
-    print_table(["seed", "codec", "steps accepted", "loss before", "loss after"], rows)
+                losses = [record.loss for record in records]
+                rows.append(
+                    [f"{seed}", codec, f"{losses[0]:.5f}", f"{losses[-1]:.5f}", f"{losses[-1] - losses[0]:+.5f}"]
+                )
+    print_table(["seed", "codec", "loss before", "loss after", "change"], rows)
 
 
 def prepared(root: Path, *, seed: int, codec: str, shared: RunFolder | None = None) -> RunFolder:

@@ -4,9 +4,12 @@ One record, 77.8 million parameters, one thread. Each step is a process of its o
 the operating system keeps. The private step is a node's own (`nerv_fl.client.train.Trainer.update`): it reads the
 record, forms and clips its gradient, draws noise for every parameter, and returns the update.
 
-python -m benchmarks.whitepaper_step [TURNS]      about six CPU minutes a turn
+python -m benchmarks.whitepaper_step [--turns N] [--checkpointing]
+
+A turn takes about 150 CPU seconds; `--checkpointing` adds both steps with blocks that are computed again.
 """
 
+import argparse
 import json
 import resource
 import statistics
@@ -36,25 +39,29 @@ SEED = 7
 MOVEMENT_FLOOR = 0.01
 PRESET = get_preset("whitepaper")
 PLAIN, PRIVATE = "plain SGD", "DP-SGD"
-KINDS = [(name, checkpointing) for checkpointing in (False, True) for name in (PLAIN, PRIVATE)]
 
 
 def main() -> None:
     """Measure and print the table."""
-    turns = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    seconds: dict[tuple[str, bool], list[float]] = {kind: [] for kind in KINDS}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--checkpointing", action="store_true")
+    options = parser.parse_args()
+    modes = (False, True) if options.checkpointing else (False,)
+    kinds = [(name, checkpointing) for checkpointing in modes for name in (PLAIN, PRIVATE)]
+    seconds: dict[tuple[str, bool], list[float]] = {kind: [] for kind in kinds}
     peaks: dict[tuple[str, bool], int] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.h5"
         generate_ledger(path, LedgerShape(chains=1, steps=1, accounts=PRESET.num_accounts, seed=SEED))
-        for _ in range(turns):
-            for kind in KINDS:
+        for _ in range(options.turns):
+            for kind in kinds:
                 found = measured(path, *kind)
                 seconds[kind].append(found["cpu_s"])
                 peaks[kind] = max(peaks.get(kind, 0), int(found["peak_bytes"]))
-    print_setting(f"One step, whitepaper preset, one record; medians of {turns}", packages=("torch", "opacus"))
+    print_setting(f"One step, whitepaper preset, one record; medians of {options.turns}", packages=("torch", "opacus"))
     rows = []
-    for name, checkpointing in KINDS:
+    for name, checkpointing in kinds:
         cpu_s = statistics.median(seconds[name, checkpointing])
         ratio = cpu_s / statistics.median(seconds[PLAIN, checkpointing])
         what = f"{name}, checkpointing" if checkpointing else name
