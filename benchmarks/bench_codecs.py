@@ -26,7 +26,6 @@ from nerv_fl.arrays import Vector
 from nerv_fl.config import CODEC_NAMES, RunConfig
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.presets import get_preset
-from nerv_fl.rows import Rows
 from nerv_fl.sealing import (
     Context,
     OpeningKey,
@@ -38,7 +37,7 @@ from nerv_fl.sealing import (
     update_size_bytes,
 )
 from nerv_fl.server.folder import RunFolder
-from nerv_fl.strategy.screening import UNNOISED, noise_std, screen
+from nerv_fl.strategy.screening import UNNOISED, examiner, noise_std, screen
 from simulations.engine import run
 from simulations.prepare import load_recipe, open_folder, prepare
 
@@ -116,15 +115,16 @@ def flagged(codec: str, share: float, *, size: int) -> int:
         enclave=replace(base.enclave, outlier_sigmas=0.0),
     )
 
-    def update(_: int) -> Vector:
+    look = examiner(np.zeros((1, size), np.float32), config=config)
+
+    def update() -> Vector:
         gradient_P = generator.standard_t(3, size)
         gradient_P *= 0.15 / np.linalg.norm(gradient_P)
         exact_P = gradient_P + share * noise_std(config) * generator.standard_normal(size)
         payload = encode_update(exact_P.astype(np.float32), codec=codec, rounding=generator)
         return decode_update(payload, num_parameters=size, codec=codec)
 
-    updates = Rows(update, num_rows=50, num_parameters=size)
-    return screen(updates, public_KP=np.zeros((1, size), np.float32), config=config).count(UNNOISED)
+    return screen([look(update()) for _ in range(50)], num_parameters=size, config=config).count(UNNOISED)
 
 
 def print_learning(seeds: list[int]) -> None:

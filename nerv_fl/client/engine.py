@@ -20,7 +20,7 @@ import torch
 from opacus.grad_sample import GradSampleHooks
 from torch import Tensor, nn
 
-from nerv_fl.models.layers import Embedding, LayerNorm, Linear, Positions, per_sample_gradients
+from nerv_fl.models.layers import Embedding, LayerNorm, Linear, Positions, per_sample_gradients, trained_parameters
 from nerv_fl.models.recurrent import LSTM, RecentAverage
 
 Engine: TypeAlias = Callable[[], AbstractContextManager[None]]
@@ -82,8 +82,7 @@ def _sample_positions(layer: nn.Module, _: list[Tensor], backprops: Tensor) -> S
 
 def _one_at_a_time(layer: nn.Module, activations: list[Tensor], backprops: Tensor) -> Samples:
     """Differentiate one sample after the other: slow, and right for any layer."""
-    parameters = list(layer.parameters())
-    rows = []
+    parameters, rows = trained_parameters(layer), []
     with torch.enable_grad():
         for number in range(len(backprops)):
             one = slice(number, number + 1)

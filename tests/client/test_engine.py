@@ -19,10 +19,11 @@ from nerv_fl.config import DP_ENGINES, PRESET_NAMES, PrivacyConfig, TrainingConf
 from nerv_fl.errors import ConfigError
 from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.encoder import Encoder
-from nerv_fl.models.layers import Embedding, LayerNorm, Linear, Positions
+from nerv_fl.models.layers import Embedding, LayerNorm, Linear, Positions, trained_parameters
 from nerv_fl.models.losses import sample_losses
 from nerv_fl.models.presets import Preset, get_preset
 from nerv_fl.models.recurrent import LSTM, RecentAverage
+from nerv_fl.models.trainable import train_only
 
 TOLERANCE = 1e-5
 FLOOR = 0.01
@@ -45,7 +46,7 @@ def clipped_sum(
     model: nn.Module, engine: Engine, losses: Losses, *, num_samples: int, micro_batch: int = 10**6
 ) -> Tensor:
     """Return what Opacus' optimizer has summed when noise would be added, (P,)."""
-    sgd = optim.SGD(model.parameters(), lr=1.0)
+    sgd = optim.SGD(trained_parameters(model), lr=1.0)
     private = private_optimizer(model, sgd, privacy=PrivacyConfig(), expected_batch=1)
     for start in range(0, num_samples, micro_batch):
         with engine():
@@ -53,12 +54,12 @@ def clipped_sum(
         private.clip_and_accumulate()
         for parameter in model.parameters():
             parameter.grad_sample = parameter.grad = None  # type: ignore[attr-defined]
-    return torch.cat([parameter.summed_grad.reshape(-1) for parameter in model.parameters()])  # type: ignore[attr-defined]
+    return torch.cat([parameter.summed_grad.reshape(-1) for parameter in trained_parameters(model)])  # type: ignore[attr-defined]
 
 
 def clipped_one_at_a_time(model: nn.Module, losses: Losses, *, num_samples: int) -> Tensor:
     """Return the same by ordinary autograd, with nothing of Opacus."""
-    parameters, total = list(model.parameters()), torch.zeros(())
+    parameters, total = trained_parameters(model), torch.zeros(())
     for number in range(num_samples):
         parts = torch.autograd.grad(losses(model, number, number + 1).sum(), parameters)
         gradient_P = torch.cat([part.reshape(-1) for part in parts])
@@ -134,9 +135,10 @@ def test_clipped_sums_of_a_layer_are_equal(
 
 
 @pytest.mark.parametrize("name", DP_ENGINES)
-@pytest.mark.parametrize("kind", ["lstm", "average"])
-def test_clipped_sums_of_layers_over_time_are_equal(name: str, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "trained"), [("lstm", "*"), ("lstm", "bias_* weight_hh_l1"), ("average", "*")])
+def test_clipped_sums_of_layers_over_time_are_equal(name: str, kind: str, trained: str) -> None:
     layer: nn.Module = LSTM(3, 5, num_layers=2) if kind == "lstm" else RecentAverage(4, 3)
+    train_only(layer, trained)
     with torch.no_grad():
         for number, parameter in enumerate(layer.parameters()):
             parameter.copy_(0.5 * draw(*parameter.shape, seed=100 + number))
@@ -212,6 +214,19 @@ def test_clipped_sums_of_an_encoder_are_equal(name: str) -> None:
 @pytest.mark.parametrize("name", LARGE)
 def test_clipped_sums_of_a_full_encoder_are_equal(name: str) -> None:
     check_encoder(get_preset(name), num_samples=1)
+
+
+@pytest.mark.parametrize("trained", ["positions.* *.bias", "embedding.* out.weight blocks.1.*"])
+def test_frozen_parameters_count_for_neither_engine(trained: str) -> None:
+    preset = get_preset("quickstart")
+    losses = losses_on(draw_batch(preset, num_samples=3))
+    encoders = [make_encoder(preset) for _ in DP_ENGINES]
+    for encoder in encoders:
+        train_only(encoder, trained)
+    expected_P = clipped_one_at_a_time(encoders[0], losses, num_samples=3)
+    for name, encoder in zip(DP_ENGINES, encoders, strict=True):
+        found_P = clipped_sum(encoder, ENGINES[name](encoder), losses, num_samples=3, micro_batch=2)
+        assert relative_error(found_P, expected_P) <= TOLERANCE
 
 
 def test_functorch_agrees() -> None:
