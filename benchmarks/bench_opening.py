@@ -1,10 +1,10 @@
-"""Opening, checking and aggregating sealed updates: 10,000 of the quickstart's, against the protocol's target of 8 s.
+"""Opening, checking and aggregating sealed updates of the quickstart: 10,000 of them in 8 s is the protocol's target.
 
 Each envelope is verified, decrypted and decoded, its update screened and looked at for clones, and the rest is summed,
 just as in a round. Baselines, on fewer updates: the same functions with one thread, and the bare signature check and
 decryption that no enclave can do without. Wall time needs both cores; on a machine that others use, read CPU time.
 
-    python -m benchmarks.bench_opening [--updates 10000] [--memory-mb 4096] [--quick]
+    python -m benchmarks.bench_opening [--updates 2000] [--memory-mb 4096] [--quick]
 """
 
 import argparse
@@ -112,7 +112,7 @@ def open_bare(cohort: Cohort, given: RoundInput) -> None:
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--updates", type=int, default=10_000)
+    parser.add_argument("--updates", type=int, default=2_000)
     parser.add_argument("--memory-mb", type=float, default=4096.0)
     parser.add_argument("--quick", action="store_true", help="300 updates")
     options = parser.parse_args()

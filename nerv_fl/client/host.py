@@ -2,11 +2,13 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -22,6 +24,9 @@ from nerv_fl.tasks.start import Constants
 from nerv_fl.threads import use_one_thread
 
 Answers: TypeAlias = tuple[Mapping[int, bytes], tuple[int, ...]]
+
+DISK_THREADS: Final = 16
+"""Nodes whose files are written at once: a disk that is waited for by many settles them together."""
 
 log = logging.getLogger(__name__)
 
@@ -95,16 +100,33 @@ class NodeHost:
 
     def _answers(self, order: RoundOrder, numbers: Sequence[int]) -> Answers:
         envelopes: dict[int, bytes] = {}
+        keeping: dict[int, Future[bytes]] = {}
         refusing: list[int] = []
-        for number in numbers:
-            try:
-                envelopes[number] = self._node(number).answer(order, trainer=self._trainer, data=self._data)
-            except NodeLostError:
-                log.info("node %d is lost in round %d", number, order.round_number)
-            except Exception:  # whatever happens in one node stays in it
-                log.exception("node %d gives no update for round %d", number, order.round_number)
-                refusing.append(number)
-        return envelopes, tuple(refusing)
+        with ThreadPoolExecutor(DISK_THREADS) as disk:
+            for number, prepared in self._prepare_all(order, numbers, disk=disk).items():
+                with _contained(number, order, refusing=refusing):
+                    node, stored = prepared.result()
+                    if stored is not None:
+                        envelopes[number] = stored
+                        continue
+                    envelope = node.train(order, trainer=self._trainer, data=self._data)
+                    keeping[number] = disk.submit(_keep, node, order, envelope)
+            for number, kept in keeping.items():
+                with _contained(number, order, refusing=refusing):
+                    envelopes[number] = kept.result()
+        return {number: envelopes[number] for number in numbers if number in envelopes}, tuple(sorted(refusing))
+
+    def _prepare_all(
+        self, order: RoundOrder, numbers: Sequence[int], *, disk: ThreadPoolExecutor
+    ) -> dict[int, Future[tuple[Node, bytes | None]]]:
+        """Begin to prepare all nodes; the first is waited for: what it reckons, epsilon above all, the others reuse."""
+        prepared = {number: disk.submit(self._prepare, order, number) for number in numbers[:1]}
+        wait(prepared.values())
+        return prepared | {number: disk.submit(self._prepare, order, number) for number in numbers[1:]}
+
+    def _prepare(self, order: RoundOrder, number: int) -> tuple[Node, bytes | None]:
+        node = self._node(number)
+        return node, node.prepare(order, num_parameters=self._trainer.num_parameters)
 
     def _node(self, number: int) -> Node:
         settings = self._settings
@@ -118,6 +140,23 @@ class NodeHost:
             simulated=settings.simulated,
             training=settings.training,
         )
+
+
+def _keep(node: Node, order: RoundOrder, envelope: bytes) -> bytes:
+    node.keep(order, envelope)
+    return envelope
+
+
+@contextmanager
+def _contained(number: int, order: RoundOrder, *, refusing: list[int]) -> Iterator[None]:
+    """Keep whatever happens in one node in it."""
+    try:
+        yield
+    except NodeLostError:
+        log.info("node %d is lost in round %d", number, order.round_number)
+    except Exception:
+        log.exception("node %d gives no update for round %d", number, order.round_number)
+        refusing.append(number)
 
 
 def samples_of(chains: IntArray, *, steps: int) -> Records:

@@ -7,6 +7,7 @@ it resends that envelope and never trains twice.
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from nerv_fl.errors import PrivacyError, SealError
 from nerv_fl.files import write_atomically
 from nerv_fl.models.weights import vector_hash
 from nerv_fl.rng import SystemSource, stream, system_stream
-from nerv_fl.sealing import Context, SigningKey, VerifyKey, check_evidence, encode_update, seal
+from nerv_fl.sealing import Context, Evidence, SigningKey, VerifyKey, check_evidence, encode_update, seal
 
 KEY_FILE: Final = "signing.key"
 
@@ -50,6 +51,11 @@ class RoundOrder:
     theta_P: torch.Tensor
     base_hash: str
     evidence: str
+
+    @cached_property
+    def theta_hash(self) -> str:
+        """Hash of the encoder that came, reckoned once for all nodes of a process; empty if a number is not finite."""
+        return vector_hash(self.theta_P.numpy()) if bool(torch.isfinite(self.theta_P).all()) else ""
 
 
 class Node:
@@ -78,7 +84,7 @@ class Node:
         simulated: bool,
         training: LocalTraining = train_honestly,
     ) -> None:
-        self._number = number
+        self.number = number
         self._folder = folder
         self._samples = samples
         self._config = config
@@ -108,28 +114,63 @@ class Node:
         Guarantees:
             The spending is on disk before the update exists outside this call; nothing but the envelope leaves.
         """
-        evidence = check_evidence(
-            order.evidence, vendor_root=self._vendor_root, run=order.run, code_hash=self._code_hash
-        )
-        context = Context(run=order.run, round=order.round_number, node=self._number, base_hash=order.base_hash)
-        _check_encoder(order, num_parameters=trainer.num_parameters)
-        stored = self._stored(order)
+        stored = self.prepare(order, num_parameters=trainer.num_parameters)
         if stored is not None:
             return stored
-        self._spending.spend(order.run, order.round_number, num_steps=self._config.training.local_steps)
+        envelope = self.train(order, trainer=trainer, data=data)
+        self.keep(order, envelope)
+        return envelope
+
+    def prepare(self, order: RoundOrder, *, num_parameters: int) -> bytes | None:
+        """Check what is asked, and account for it on disk; return the envelope sent before, if this was asked before.
+
+        Several nodes of one process may do so at once, each in a thread.
+
+        Args:
+            order: The round.
+            num_parameters: P of the model it trains.
+
+        Raises:
+            SealError: As `answer`.
+            PrivacyError: As `answer`.
+        """
+        self._check_evidence(order)
+        _check_encoder(order, num_parameters=num_parameters)
+        stored = self._stored(order)
+        if stored is None:
+            self._spending.spend(order.run, order.round_number, num_steps=self._config.training.local_steps)
+        return stored
+
+    def train(self, order: RoundOrder, *, trainer: Trainer, data: Any) -> bytes:
+        """Train and seal, after `prepare`; the envelope may leave once `keep` has it on disk."""
         update_P = self._training(self._assignment(order, trainer=trainer, data=data))
-        envelope = seal(
+        return seal(
             self._encode(update_P, round_number=order.round_number),
-            context=context,
-            sealing_key=evidence.sealing_key,
+            context=Context(run=order.run, round=order.round_number, node=self.number, base_hash=order.base_hash),
+            sealing_key=self._check_evidence(order).sealing_key,
             signing_key=SigningKey.load_private(self._folder / KEY_FILE),
         )
-        self._store(order, envelope)
-        return envelope
+
+    def keep(self, order: RoundOrder, envelope: bytes) -> None:
+        """See a round's envelope to the disk, so that this node resends it and never trains twice.
+
+        Several nodes of one process may do so at once, each in a thread.
+        """
+        write_atomically(self._folder / "sent.envelope", envelope)
+        sent = {
+            "run": order.run,
+            "round": order.round_number,
+            "base_hash": order.base_hash,
+            "sha256": hashlib.sha256(envelope).hexdigest(),
+        }
+        write_atomically(self._folder / "sent.json", json.dumps(sent, indent=1).encode())
+
+    def _check_evidence(self, order: RoundOrder) -> Evidence:
+        return _checked(order.evidence, vendor_root=self._vendor_root, run=order.run, code_hash=self._code_hash)
 
     def _assignment(self, order: RoundOrder, *, trainer: Trainer, data: Any) -> Assignment:
         return Assignment(
-            number=self._number,
+            number=self.number,
             round_number=order.round_number,
             theta_P=order.theta_P,
             samples=self._samples,
@@ -142,13 +183,13 @@ class Node:
     def _streams(self, round_number: int) -> Streams:
         """Return seeded streams in a simulation; in deployment nobody may know the records drawn, or the noise."""
         if self._simulated:
-            return seeded_streams(self._config.seed, round_number, self._number)
+            return seeded_streams(self._config.seed, round_number, self.number)
         return Streams(sampling=SystemSource(), masks=system_stream(), noise=SystemSource())
 
     def _encode(self, update_P: torch.Tensor, *, round_number: int) -> bytes:
         """Write the noised update; how it is rounded need not stay secret."""
         seed = self._config.seed
-        rounding = stream(seed, "codec", round_number, self._number) if self._simulated else system_stream()
+        rounding = stream(seed, "codec", round_number, self.number) if self._simulated else system_stream()
         return encode_update(update_P.numpy(), codec=self._config.training.codec, rounding=rounding)
 
     def _stored(self, order: RoundOrder) -> bytes | None:
@@ -157,41 +198,35 @@ class Node:
             return None
         try:
             sent = json.loads(index.read_text(encoding="utf-8"))
-            envelope = (self._folder / "sent.envelope").read_bytes()
             key, base_hash, digest = (sent["run"], sent["round"]), sent["base_hash"], sent["sha256"]
+            if key != (order.run, order.round_number):
+                return None
+            envelope = (self._folder / "sent.envelope").read_bytes()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PrivacyError(f"{index} is damaged ({error!r}), expected what this node wrote") from error
-        if key != (order.run, order.round_number):
-            return None
         if base_hash != order.base_hash:
             raise PrivacyError(
-                f"node {self._number} answered round {order.round_number} from encoder {base_hash[:12]}, "
+                f"node {self.number} answered round {order.round_number} from encoder {base_hash[:12]}, "
                 f"expected not to be asked again from {order.base_hash[:12]}"
             )
         if hashlib.sha256(envelope).hexdigest() != digest:
-            raise PrivacyError(f"node {self._number}'s stored envelope is damaged, expected the one it sent")
+            raise PrivacyError(f"node {self.number}'s stored envelope is damaged, expected the one it sent")
         return envelope
 
-    def _store(self, order: RoundOrder, envelope: bytes) -> None:
-        write_atomically(self._folder / "sent.envelope", envelope)
-        sent = {
-            "run": order.run,
-            "round": order.round_number,
-            "base_hash": order.base_hash,
-            "sha256": hashlib.sha256(envelope).hexdigest(),
-        }
-        write_atomically(self._folder / "sent.json", json.dumps(sent, indent=1).encode())
+
+_checked: Final = lru_cache(maxsize=64)(check_evidence)
+"""The nodes of a process get the same evidence in every round, and pin the same root: what holds once, holds."""
 
 
 def _check_encoder(order: RoundOrder, *, num_parameters: int) -> None:
     """Refuse an encoder that is not the one announced, not of this model, or not finite, before anything is spent."""
     theta_P = order.theta_P
-    if theta_P.shape != (num_parameters,) or not bool(torch.isfinite(theta_P).all()):
+    if theta_P.shape != (num_parameters,) or not order.theta_hash:
         raise SealError(
             f"encoder of round {order.round_number} has shape {tuple(theta_P.shape)}, "
             f"expected ({num_parameters},), every number finite"
         )
-    if vector_hash(theta_P.numpy()) != order.base_hash:
+    if order.theta_hash != order.base_hash:
         raise SealError(
             f"encoder of round {order.round_number} does not have the hash {order.base_hash}, which was announced"
         )

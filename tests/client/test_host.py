@@ -1,12 +1,16 @@
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.client.host import NodeHost, node_folder, resident_host
+from nerv_fl.client.node import Node, RoundOrder
+from nerv_fl.client.train import Assignment, train_honestly
 from nerv_fl.config import Flat
 from nerv_fl.errors import ConfigError, DataError
 from tests.client.conftest import CONSTANTS, Field
@@ -53,6 +57,35 @@ def test_a_full_disk_is_the_nodes_own_failure(field: Field) -> None:
 
     assert list(envelopes) == [0]
     assert refusing == (4,)
+
+
+def test_an_envelope_that_could_not_be_kept_does_not_leave(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sent and not stored, it could not be resent, and its node would train again."""
+    keep = Node.keep
+
+    def keep_all_but_4(node: Node, order: RoundOrder, envelope: bytes) -> None:
+        if node.number == 4:
+            raise OSError("no space left")
+        keep(node, order, envelope)
+
+    monkeypatch.setattr(Node, "keep", keep_all_but_4)
+
+    envelopes, refusing = field.host().answer(field.order(), [0, 4, 6])
+
+    assert (list(envelopes), refusing) == ([0, 6], (4,))
+    assert all((field.folder.node(node) / "sent.envelope").read_bytes() == envelopes[node] for node in (0, 6))
+
+
+def test_no_node_trains_before_its_spending_is_on_disk(field: Field) -> None:
+    spent: list[bool] = []
+
+    def training(work: Assignment) -> Tensor:
+        spent.append(list(json.loads((work.folder / "spending.json").read_text())["steps"].values()) == [1])
+        return train_honestly(work)
+
+    NodeHost(replace(field.settings, training=training), constants=CONSTANTS).answer(field.order(), range(5))
+
+    assert spent == [True] * 5
 
 
 def test_why_a_node_refused_is_logged_and_does_not_leave(field: Field, caplog: pytest.LogCaptureFixture) -> None:
