@@ -68,10 +68,12 @@ def average_units(model: nn.Module, size: int) -> None:
 def drop_non_finite(model: nn.Module) -> None:
     """Make every sample's gradient zero if any number of it is not finite: no clipping bounds such a gradient."""
     gradients = [parameter.grad_sample for parameter in trained_parameters(model)]  # type: ignore[attr-defined]
+    # A sum holds whatever is not finite, at a tenth of the time of looking at each number.
+    if all(bool(gradient.sum().isfinite()) for gradient in gradients):
+        return
     finite_B = torch.stack([gradient.flatten(start_dim=1).isfinite().all(dim=1) for gradient in gradients]).all(dim=0)
-    if not bool(finite_B.all()):
-        for gradient in gradients:
-            gradient[~finite_B] = 0.0
+    for gradient in gradients:
+        gradient[~finite_B] = 0.0
 
 
 class Linear(nn.Linear, PerSampleLayer):

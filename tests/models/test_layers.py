@@ -227,3 +227,12 @@ def test_a_sample_without_a_finite_gradient_counts_as_zero() -> None:
         grad_sample: Tensor = parameter.grad_sample  # type: ignore[attr-defined]
         assert not grad_sample[1].any()
         assert torch.equal(grad_sample[[0, 2, 3]], earlier[[0, 2, 3]])
+
+
+def test_finite_gradients_stay_even_where_their_sum_is_not() -> None:
+    layer = redraw(layers.Linear(2, 1, bias=False))
+    layer.weight.grad_sample = torch.full((3, 1, 2), 3e38)  # type: ignore[attr-defined]
+
+    layers.drop_non_finite(layer)
+
+    assert bool((layer.weight.grad_sample == 3e38).all())  # type: ignore[attr-defined]
