@@ -12,7 +12,7 @@ from rich.table import Table
 from nerv_fl.cli.live import RunDisplay
 
 if TYPE_CHECKING:
-    from simulations.sweep import Sweep
+    from simulations.sweep import Outcome, Sweep
 
 
 def sweep(
@@ -53,7 +53,8 @@ def sweep(
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError as error:
         raise ConfigError(f"--seeds is {seeds!r}, expected numbers between commas, such as 7,8") from error
-    with RunDisplay(Console(stderr=True)) as display:
+    console = Console(stderr=True)
+    with RunDisplay(console) as display:
         found = run_sweep(
             base,
             axes,
@@ -63,11 +64,21 @@ def sweep(
             epsilon=epsilon,
             with_central=central,
             progress=display.stage,
+            on_outcome=lambda outcome: console.print(_line(outcome), highlight=False, soft_wrap=True),
         )
     if as_json:
         print(json.dumps({"folder": str(found.root), "settings": [asdict(item) for item in found.settings]}))
         return
     _print(found)
+
+
+def _line(outcome: "Outcome") -> str:
+    """Return a finished run in one line."""
+    return (
+        f"{outcome.label}, seed {outcome.seed}: {outcome.accepted} of {outcome.rounds} rounds accepted, masked "
+        f"cross-entropy {outcome.masked_ce:.4f}, {100 * outcome.gap_closed:.1f} % of the gap closed, "
+        f"epsilon {outcome.epsilon:.2f}"
+    )
 
 
 def _print(found: "Sweep") -> None:

@@ -5,10 +5,10 @@ nothing that is measured here.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from nerv_fl.config import RunConfig, as_table, build, flatten
 from nerv_fl.errors import CheckpointError, ConfigError
@@ -23,6 +23,12 @@ from simulations.sweep.results import Outcome, Setting, outcome_of, settings_of
 from simulations.sweep.tables import to_csv, to_json, to_markdown
 
 PLAN: Final = "sweep.plan.json"
+
+OnOutcome: TypeAlias = Callable[[Outcome], None]
+
+
+def ignore_outcome(_outcome: Outcome) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,7 @@ def run_sweep(
     epsilon: float | None = None,
     with_central: bool = True,
     progress: Progress = silent,
+    on_outcome: OnOutcome = ignore_outcome,
 ) -> Sweep:
     """Run every point that is not finished, and write the tables and the picture.
 
@@ -62,6 +69,7 @@ def run_sweep(
         epsilon: What no point should exceed; what the base spends if None.
         with_central: Whether to train centrally for comparison, once for each seed and number of samples.
         progress: Told of each stage.
+        on_outcome: Told of each finished run.
 
     Raises:
         CheckpointError: If the folder holds a sweep and `resume` is false, or something else, or a run fails.
@@ -76,6 +84,7 @@ def run_sweep(
     for done, point in enumerate(points):
         progress("sweep", done, len(points), f"{point.label}, seed {point.config.seed}")
         outcomes.append(_outcome(root, point, with_central=with_central, progress=progress))
+        on_outcome(outcomes[-1])
         _write(root, outcomes, limit=limit, base=base)
     progress("sweep", len(points), len(points), "")
     settings = settings_of(outcomes, epsilon=limit)
