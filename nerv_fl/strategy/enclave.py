@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import AggregationError
+from nerv_fl.models.trainable import num_trained
 from nerv_fl.records import NodeCounts, ShapleySummary, ValueSummary
 from nerv_fl.sealing import VerifyKey, sign_document
 from nerv_fl.strategy.certificate import certificate_body
@@ -151,7 +152,7 @@ class Enclave:
             log=self._log,
             num_parameters=len(given.theta_P),
             codec=config.training.codec,
-            max_norm=largest_honest_norm(config, len(given.theta_P)),
+            max_norm=largest_honest_norm(config, num_trained(config, len(given.theta_P))),
             memory_mb=config.enclave.memory_mb,
             examine=examiner(public_KP, config=config),
             workers=config.enclave.workers,
