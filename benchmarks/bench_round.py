@@ -31,22 +31,9 @@ HOW_TO = (
 
 def main() -> None:
     """Run the contenders and print the tables."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--nodes", type=int, default=24)
-    parser.add_argument("--rounds", type=int, default=3, help="of each contender; the first is not counted")
-    parser.add_argument("--many", type=int, default=0, help="nodes of trivial work, and a tenth of them; 0 for neither")
-    parser.add_argument("--quick", action="store_true", help="8 nodes, 2 rounds")
-    parser.add_argument("--full", action="store_true", help="100 nodes, 1,000 of trivial work, and Flower's pattern")
-    parser.add_argument(
-        "--flower", action="store_true", help="Flower's stock pattern too: minutes, nearly all of them its own"
-    )
-    parser.add_argument("--pfl-python", help="an interpreter that has pfl beside what we need: pfl-research too")
-    options = parser.parse_args()
-    nodes, rounds, many, flower = options.nodes, options.rounds, options.many, options.flower
-    if options.quick:
-        nodes, rounds = 8, 2
-    if options.full:
-        nodes, many, flower = 100, 1000, True
+    options = parse()
+    nodes, rounds = options.nodes, options.rounds
+    print("Minutes a contender; what each cost follows.", flush=True)
     with tempfile.TemporaryDirectory(prefix="nerv-fl-bench-") as folder:
         root = Path(folder)
         two = ours(root / "two", nodes=nodes, rounds=rounds, actors=2)
@@ -60,9 +47,33 @@ def main() -> None:
         )
         work_table(two, one, loop=loop, num_nodes=nodes)
         stages_table(two, num_nodes=nodes)
-        peers_table(root / "two", two, num_nodes=nodes, pfl_python=options.pfl_python, flower=flower)
-        if many:
-            trivial_table(root, many=many)
+        sys.stdout.flush()
+        peers_table(root / "two", two, num_nodes=nodes, pfl_python=options.pfl_python, flower=options.flower)
+        if options.flower:
+            tiny_table(root / "tiny", nodes=options.tiny, rounds=rounds)
+        if options.many:
+            trivial_table(root, many=options.many)
+
+
+def parse() -> argparse.Namespace:
+    """Return the command line's options; --quick and --full stand for several."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--nodes", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=3, help="of each contender; the first is not counted")
+    parser.add_argument("--many", type=int, default=0, help="nodes of trivial work, and a tenth of them; 0 for neither")
+    parser.add_argument(
+        "--tiny", type=int, default=500, help="nodes with a tiny encoder and 8 records, beside Flower's"
+    )
+    parser.add_argument("--flower", action="store_true", help="Flower's stock pattern too")
+    parser.add_argument("--pfl-python", help="an interpreter that has pfl beside what we need: pfl-research too")
+    parser.add_argument("--quick", action="store_true", help="8 nodes, 2 rounds")
+    parser.add_argument("--full", action="store_true", help="100 nodes, 1,000 of trivial work, and Flower's pattern")
+    options = parser.parse_args()
+    if options.quick:
+        options.nodes, options.rounds = 8, 2
+    if options.full:
+        options.nodes, options.many, options.flower = 100, 1000, True
+    return options
 
 
 def ours(root: Path, *, nodes: int, rounds: int, actors: int, blocks: int = 10, work: str = "train") -> list[Round]:
@@ -158,6 +169,19 @@ def peers_table(root: Path, two: Sequence[Round], *, num_nodes: int, pfl_python:
     print_table(["the same work", "CPU, s", "Ray's own CPU, s", "clients a CPU second", "ours is faster by"], rows)
     print("" if pfl_python else f"\n{HOW_TO}")
     print("" if flower else "\nFlower's stock pattern is left out: --flower\n")
+
+
+def tiny_table(root: Path, *, nodes: int, rounds: int) -> None:
+    """Print what many tiny nodes cost us and Flower's stock pattern."""
+    mine = cost(ours(root, nodes=nodes, rounds=rounds, actors=2, work="tiny"))
+    flags = (f"--nodes={nodes}", f"--rounds={rounds}", "--actors=2")
+    theirs = cost(contender("benchmarks.round_flower", root, *flags))
+    rows = [
+        [name, f"{item['own']:.2f}", f"{item['wall']:.1f}", f"{item['own'] / mine['own']:.2f}"]
+        for name, item in (("ours, 10 messages", mine), ("Flower, a message a node", theirs))
+    ]
+    print_table([f"{nodes} tiny nodes", "CPU, s", "wall, s", "ours is faster by"], rows)
+    print(flush=True)
 
 
 def trivial_table(root: Path, *, many: int) -> None:

@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--blocks", type=int, default=10)
-    parser.add_argument("--work", choices=("train", "nothing"), default="train")
+    parser.add_argument("--work", choices=("train", "tiny", "nothing"), default="train")
     options = parser.parse_args()
     settings: Flat = {
         "federation.num_nodes": options.nodes,
@@ -125,9 +125,9 @@ def main() -> None:
         "simulation.actors": options.actors,
         "simulation.blocks": options.blocks,
     }
-    trains = options.work == "train"
-    folder = round_work.prepared(options.root, (round_work.WORK if trains else round_work.NOTHING) | settings)
-    work = round_work.train if trains else round_work.train_nothing
+    base = round_work.WORK if options.work == "train" else round_work.TINY
+    folder = round_work.prepared(options.root, base | settings)
+    work = round_work.train_nothing if options.work == "nothing" else round_work.train
     print(json.dumps(measure(folder, work)), flush=True)
 
 

@@ -61,8 +61,8 @@ WORK: Final[Flat] = {
 }
 """A round whose measures on held-out pools are as small as the settings allow: they are no part of what is compared."""
 
-NOTHING: Final[Flat] = WORK | {"model.preset": "quickstart", "data.samples_per_node": 8, "training.expected_batch": 8}
-"""The smallest encoder, and a record for each node that nobody trains on."""
+TINY: Final[Flat] = WORK | {"model.preset": "quickstart", "data.samples_per_node": 8, "training.expected_batch": 8}
+"""The smallest encoder, and 8 records a node."""
 
 
 def prepared(root: Path, settings: Flat) -> RunFolder:
