@@ -1,15 +1,18 @@
 """The same measurements spread over the enclave's own processes.
 
 Work is cut at multiples of the chunk, so a result does not depend on the number of workers. Workers belong to the
-enclave: whole encoders enter them, measures and gradients leave them, and they end with their parent.
+enclave: whole encoders enter them, measures and gradients leave them, and they end with their parent. What was lost
+with a worker that died is measured once more, by new ones.
 """
 
+import logging
 import multiprocessing
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +23,8 @@ from nerv_fl.server.utility import Pools, PoolSettings
 from nerv_fl.tasks.measures import Measures
 
 CHUNKS_PER_TASK: Final = 4
+
+log = logging.getLogger(__name__)
 
 _pools: list[Pools] = []
 """The one `Pools` of a worker process."""
@@ -37,34 +42,29 @@ class PooledPools(Pools):
         super().__init__(settings)
         self._num_workers = num_workers
         self._task_size = CHUNKS_PER_TASK * settings.config.enclave.chunk
-        self._executor = ProcessPoolExecutor(
-            num_workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(settings,),
-        )
+        self._executor = _start_workers(settings, num_workers)
 
     def measure(self, candidates: Sequence[Vector], pool: str, sample_ids: IntArray) -> list[Measures]:
         """Measure each candidate on the same samples."""
         blocks = self._blocks(sample_ids)
-        futures = [[self._submit(_measure, theta_P, pool, block) for block in blocks] for theta_P in candidates]
-        return [_join([_result(future) for future in row]) for row in futures]
+        results = [[self._submit(_measure, theta_P, pool, block) for block in blocks] for theta_P in candidates]
+        return [_join([result() for result in row]) for row in results]
 
     def sample_gradients(self, theta_P: Vector, pool: str, sample_ids: IntArray) -> Iterator[Vector]:
         """Yield each sample's gradient, a chunk at a time, float32 (n, P); no more chunks are ahead than workers."""
         chunk = self._settings.config.enclave.chunk
-        waiting: deque[Future[Vector]] = deque()
+        waiting: deque[Callable[[], Vector]] = deque()
         for start in range(0, len(sample_ids), chunk):
             waiting.append(self._submit(_gradients, theta_P, pool, sample_ids[start : start + chunk]))
             if len(waiting) > self._num_workers:
-                yield _result(waiting.popleft())
+                yield waiting.popleft()()
         while waiting:
-            yield _result(waiting.popleft())
+            yield waiting.popleft()()
 
     def mean_gradients(self, thetas: Sequence[Vector], pool: str, sample_ids: IntArray) -> list[FloatArray]:
         """Return the gradient of the samples' mean loss at each point, float64 (P,)."""
-        futures = [self._submit(_mean_gradient, theta_P, pool, sample_ids) for theta_P in thetas]
-        return [_result(future) for future in futures]
+        results = [self._submit(_mean_gradient, theta_P, pool, sample_ids) for theta_P in thetas]
+        return [result() for result in results]
 
     def close(self) -> None:
         """End the workers and close the ledgers."""
@@ -74,8 +74,33 @@ class PooledPools(Pools):
     def _blocks(self, sample_ids: IntArray) -> list[IntArray]:
         return np.split(sample_ids, range(self._task_size, len(sample_ids), self._task_size))
 
-    def _submit(self, task: Callable[..., Any], *arguments: object) -> Future[Any]:
-        return self._executor.submit(task, *arguments)
+    def _submit(self, task: Callable[..., Any], *arguments: object) -> Callable[[], Any]:
+        """Start a task, and return what waits for its result: a task that was lost with its worker runs once more."""
+        call = partial(task, *arguments)
+        executor = self._executor
+        try:
+            future = executor.submit(call)
+        except BrokenExecutor:
+            return partial(self._repeat, call, executor)
+
+        def result() -> Any:
+            try:
+                return future.result()
+            except BrokenExecutor:
+                return self._repeat(call, executor)
+
+        return result
+
+    def _repeat(self, call: Callable[[], Any], broken: ProcessPoolExecutor) -> Any:
+        if self._executor is broken:
+            log.warning("a worker process of the enclave died; new ones take over")
+            self._executor = _start_workers(self._settings, self._num_workers)
+        try:
+            return self._executor.submit(call).result()
+        except BrokenExecutor as error:
+            raise CheckpointError(
+                "worker processes of the enclave died twice in one task; --resume goes on from the last round"
+            ) from error
 
 
 def make_pools(settings: PoolSettings) -> Pools | PooledPools:
@@ -84,11 +109,13 @@ def make_pools(settings: PoolSettings) -> Pools | PooledPools:
     return Pools(settings) if workers == 1 else PooledPools(settings, num_workers=workers)
 
 
-def _result(future: Future[Any]) -> Any:
-    try:
-        return future.result()
-    except BrokenExecutor as error:
-        raise CheckpointError("a worker process of the enclave died; --resume goes on from the last round") from error
+def _start_workers(settings: PoolSettings, num_workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        num_workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(settings,),
+    )
 
 
 def _join(parts: Sequence[Measures]) -> Measures:

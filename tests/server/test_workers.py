@@ -1,11 +1,15 @@
-"""Worker processes measure what one process measures, bit for bit."""
+"""Worker processes measure what one process measures, bit for bit, and are replaced where they die."""
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
+from nerv_fl.arrays import IntArray, Vector
+from nerv_fl.errors import CheckpointError
 from nerv_fl.models.evaluate import SampleMeasures
 from nerv_fl.rows import Rows
 from nerv_fl.server.folder import POOLS
@@ -100,3 +104,39 @@ def test_the_bound_agrees(alone: Pools, spread: Pools, pretrained: Pretrained) -
 def test_a_workers_error_reaches_the_caller(spread: Pools, pretrained: Pretrained) -> None:
     with pytest.raises(ValueError, match=r"^sample is 999, expected 0 to 127 \(of "):
         spread.measure([pretrained.weights], "search", np.array([999]))
+
+
+# --- Workers that die -------------------------------------------------------------------------------------------------
+
+
+def kill_worker(_theta_P: Vector, _pool: str, _sample_ids: IntArray) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_is_lost_with_a_worker_is_measured_by_new_ones(
+    alone: Pools, pretrained: Pretrained, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed while idle: the pool finds out when it is asked next, at the submission or at the result."""
+    with make_pools(settings(pretrained, workers=2)) as pools:
+        assert isinstance(pools, PooledPools)
+        pools.measure([pretrained.weights], "search", IDS)
+        for victim in list(pools._executor._processes):
+            os.kill(victim, signal.SIGKILL)
+
+        (measured,) = pools.measure([pretrained.weights], "search", IDS)
+        gradients = list(pools.sample_gradients(pretrained.weights, "search", IDS[:8]))
+
+    (expected,) = alone.measure([pretrained.weights], "search", IDS)
+    assert isinstance(measured, SampleMeasures)
+    assert isinstance(expected, SampleMeasures)
+    assert same(measured, expected)
+    assert len(np.concatenate(gradients)) == 8
+    assert caplog.text.count("a worker process of the enclave died; new ones take over") == 1
+
+
+def test_a_task_that_kills_its_workers_twice_stops_the_run(pretrained: Pretrained) -> None:
+    with make_pools(settings(pretrained, workers=2)) as pools:
+        assert isinstance(pools, PooledPools)
+        lost = pools._submit(kill_worker, pretrained.weights, "search", IDS)
+        with pytest.raises(CheckpointError, match=r"^worker processes of the enclave died twice in one task; --resume"):
+            lost()
