@@ -17,6 +17,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--ray", default="local", metavar="ADDRESS")
     options = parser.parse_args()
     try:
         config = load_recipe(options.recipe, overrides=options.overrides)
@@ -24,6 +25,7 @@ def main() -> int:
         prepare(folder)
         run(
             folder,
+            ray=options.ray,
             on_round=lambda record, _rows: print(f"round {record.round}: loss {record.loss:.4f} {record.reason}"),
         )
     except NervError as error:

@@ -5,6 +5,7 @@ import os
 import warnings
 from typing import Any, Final
 
+from nerv_fl.bootstrap.cluster import LOCAL, LOOPBACK, join
 from nerv_fl.client.app import build_client_app
 from nerv_fl.client.host import HostSettings
 from nerv_fl.client.train import LocalTraining, train_honestly
@@ -30,14 +31,17 @@ LOST_ACTOR: Final = {"max_restarts": -1, "max_task_retries": 1}
 the block it died on once more. Its nodes resend what they have stored, so nobody trains twice."""
 
 
-def run(folder: RunFolder, *, on_round: OnRound = ignore_round) -> None:
-    """Run a prepared folder's rounds with virtual SuperNodes on local Ray actors.
+def run(folder: RunFolder, *, ray: str = LOCAL, on_round: OnRound = ignore_round) -> None:
+    """Run a prepared folder's rounds with virtual SuperNodes on Ray actors.
 
     Args:
-        folder: The run folder.
+        folder: The run folder; every machine of a cluster must see it under its own path.
+        ray: Address of a running cluster of which this machine is a part: an actor on each of its CPUs, whatever
+            `simulation.actors` says. "local" starts Ray on this machine alone.
         on_round: Told of each finished round.
 
     Raises:
+        ConfigError: If there is no cluster at the address.
         NervError: Whatever stopped the server.
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
@@ -47,6 +51,8 @@ def run(folder: RunFolder, *, on_round: OnRound = ignore_round) -> None:
     settings = host_settings(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if ray != LOCAL:
+            join(ray)  # Flower starts no Ray where there is one
         run_simulation(
             server_app=build_server_app(lambda _context: folder, on_round=on_round),
             client_app=build_client_app(lambda _context: settings),
@@ -75,11 +81,12 @@ def _training(config: RunConfig) -> LocalTraining:
 
 
 def backend_config(folder: RunFolder) -> dict[str, Any]:
-    """Return the Ray settings: one actor a CPU, bound to loopback, started again if it dies."""
+    """Return the Ray settings: one actor a CPU and a part of a GPU, bound to loopback, started again if it dies."""
     init = {
         "num_cpus": folder.config.simulation.actors,
-        "_node_ip_address": "127.0.0.1",
+        "_node_ip_address": LOOPBACK,
         "include_dashboard": False,
         "log_to_driver": False,
     }
-    return {"init_args": init, "client_resources": {"num_cpus": 1, "num_gpus": 0.0, **LOST_ACTOR}}
+    resources = {"num_cpus": 1, "num_gpus": folder.config.simulation.gpus_per_actor}
+    return {"init_args": init, "client_resources": resources | LOST_ACTOR}

@@ -33,6 +33,9 @@ from nerv_fl.threads import use_one_thread
 
 LOCAL: Final = "local"
 LOOPBACK: Final = "127.0.0.1"
+REACHED_S: Final = 10.0
+"""How long the head of a cluster may take to be reached."""
+
 PATIENCE: Final = timedelta(minutes=30)
 """How long a worker waits for the slowest in one sum."""
 
@@ -48,7 +51,7 @@ def on_ray(assignment: Assignment, cluster: Cluster) -> Iterator["RayWorkers"]:
     Raises:
         ConfigError: If there are more workers than samples in a batch, or than the cluster has processors.
         NervError: What stopped a worker.
-        ConnectionError: If there is no cluster at the address.
+        ConfigError: If there is no cluster at the address.
     """
     settings = assignment.config.bootstrap
     if not 1 <= cluster.workers <= settings.batch_size:
@@ -185,7 +188,24 @@ def _connect(cluster: Cluster) -> None:
     if cluster.address == LOCAL:
         ray.init(num_cpus=cluster.workers, _node_ip_address=LOOPBACK, include_dashboard=False, log_to_driver=False)
     else:
-        ray.init(address=cluster.address, log_to_driver=False)
+        join(cluster.address)
+
+
+def join(address: str) -> None:
+    """Join a running Ray cluster, of which this machine is a part.
+
+    Raises:
+        ConfigError: If there is none at the address.
+    """
+    host, _, port = address.rpartition(":")
+    own: dict[str, Any] = {"_node_ip_address": LOOPBACK} if host == LOOPBACK else {}
+    try:
+        if port.isdecimal():
+            socket.create_connection((host, int(port)), timeout=REACHED_S).close()  # Ray itself would wait for minutes
+        ray.init(address=address, log_to_driver=False, **own)
+    except (OSError, OverflowError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"ray is {address!r}, expected the address of a running cluster ({reason})") from error
 
 
 def _own_address() -> str:

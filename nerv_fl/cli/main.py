@@ -60,6 +60,9 @@ def simulate(
         str | None, typer.Option(help="layers or opacus, what forms per-sample gradients: training.dp_engine.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    ray: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Join this Ray cluster, of which this machine is a part.")
+    ] = "local",
     as_json: Json = False,
 ) -> None:
     """Run a federation of virtual nodes on this machine, and write its report.
@@ -80,7 +83,7 @@ def simulate(
     with display:
         prepare(folder, progress=display.stage)
         with display.watching(folder.nodes, run=str(folder.read_manifest()["run"]), rounds_done=rounds_done):
-            run(folder, on_round=display.round)
+            run(folder, ray=ray, on_round=display.round)
     rounds = folder.rounds()
     if as_json:
         final = folder.read_manifest().get("final")

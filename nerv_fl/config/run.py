@@ -25,15 +25,25 @@ TASK_NAMES: Final = ("encoder", "forecaster")
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationConfig:
-    """How a simulation is spread over actors; no result depends on it."""
+    """How a simulation is spread over actors; no result depends on it.
+
+    `gpus_per_actor` is what Ray sets aside for each, a fraction or a whole number; as many actors start as fit.
+    """
 
     actors: int = 2
     blocks: int = 10
+    gpus_per_actor: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse a simulation without actors."""
         in_range("simulation.actors", self.actors, low=1, high=4096)
         in_range("simulation.blocks", self.blocks, low=1, high=10**5)
+        in_range("simulation.gpus_per_actor", self.gpus_per_actor, low=0, high=64)
+        if self.gpus_per_actor > 1 and not self.gpus_per_actor.is_integer():
+            raise ConfigError(
+                f"simulation.gpus_per_actor is {self.gpus_per_actor}, expected a fraction or a whole number: "
+                "Ray divides one GPU only"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

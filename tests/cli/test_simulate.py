@@ -15,7 +15,8 @@ from tests.federation.tiny_run import copy_run, run_rounds
 def test_a_run_is_shown_and_its_result_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = copy_run(tmp_path / "run", **{"federation.num_rounds": 1, "valuation.method": "none"})
 
-    def run(folder: RunFolder, *, on_round: OnRound) -> None:
+    def run(folder: RunFolder, *, ray: str, on_round: OnRound) -> None:
+        assert ray == "local"
         run_rounds(folder, on_round=on_round)
 
     monkeypatch.setattr("simulations.engine.run", run)

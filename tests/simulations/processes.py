@@ -1,6 +1,6 @@
 """A run in processes of its own, and who is who among them."""
 
-import os
+import socket
 import subprocess
 import sys
 import time
@@ -28,7 +28,7 @@ def start(out: Path, settings: Flat, *extra: str) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> str:
     """Wait for a run to end well, and return what it printed."""
-    printed, _ = process.communicate(timeout=600)
+    printed, _ = process.communicate(timeout=2400)
     assert process.returncode == 0, printed
     return printed
 
@@ -51,7 +51,7 @@ def descendants(pid: int) -> dict[int, str]:
     return found
 
 
-def wait_for(condition: Callable[[], Found], *, seconds: float = 300.0) -> Found:
+def wait_for(condition: Callable[[], Found], *, seconds: float = 1200.0) -> Found:
     """Return what a condition gives as soon as it is true."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -65,13 +65,11 @@ def busy_actors(pid: int) -> list[int]:
     return sorted(child for child, name in descendants(pid).items() if name.startswith(BUSY_ACTOR))
 
 
-def is_alive(pid: int) -> bool:
-    """Return whether there is such a process."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _toml(value: object) -> str:
