@@ -17,14 +17,16 @@ def context_of(**node_config: UserConfigValue) -> Context:
 
 
 @pytest.mark.parametrize("num_partitions", [1, 2, 3, 5, 9])
-def test_blocks_hold_every_node_of_the_cohort_once(num_partitions: int) -> None:
+def test_blocks_hold_every_node_of_the_cohort_once_the_larger_ones_first(num_partitions: int) -> None:
     blocks = [
         hosted_nodes(COHORT, context_of(partition_id=partition, num_partitions=num_partitions))
         for partition in range(num_partitions)
     ]
 
     assert sorted(node for block in blocks for node in block) == COHORT
-    assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
+    sizes = [len(block) for block in blocks]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] - sizes[-1] <= 1
 
 
 def test_in_deployment_a_supernode_hosts_its_own_node() -> None:
