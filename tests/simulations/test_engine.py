@@ -8,7 +8,8 @@ import pytest
 
 from nerv_fl.records import read_rewards
 from nerv_fl.server.folder import RunFolder
-from tests.federation.tiny_run import SETTINGS, Trace, copy_run, run_rounds
+from tests.federation.leavings import leavings
+from tests.federation.tiny_run import SETTINGS, copy_run, run_rounds
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +35,7 @@ def test_ray_gives_what_the_rounds_give_without_it(tmp_path: Path) -> None:
     printed = simulate(through_ray.root, **settings)
     run_rounds(in_process)
 
-    assert Trace.of(through_ray) == Trace.of(in_process)
+    assert leavings(through_ray) == leavings(in_process)
     assert printed.splitlines()[-1] == str(through_ray.root / "report.html")
     assert "round 1: loss " in printed
     for name in ("config.toml", "manifest.json", "rounds.jsonl", "rewards.csv", "report.html", "checkpoint/latest"):
@@ -43,17 +44,17 @@ def test_ray_gives_what_the_rounds_give_without_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_and_two_actors_give_the_same_models_values_and_payouts(tmp_path: Path) -> None:
-    folders = [copy_run(tmp_path / f"{actors}-actors", **{"simulation.actors": actors}) for actors in (1, 2)]
+def test_any_number_of_actors_gives_the_same_models_values_and_payouts(tmp_path: Path) -> None:
+    folders = {actors: copy_run(tmp_path / f"{actors}-actors") for actors in (1, 2, 4)}
 
-    for actors, folder in enumerate(folders, 1):
-        simulate(folder.root, **{"simulation.actors": actors})
+    for actors, folder in folders.items():
+        simulate(folder.root, **{"simulation.actors": actors, "simulation.blocks": 4})
 
-    one, two = (Trace.of(folder) for folder in folders)
-    assert one == two
-    assert len(one.rounds) == 4
-    assert any(accepted for number, accepted, *_ in one.rounds if number)
-    assert any(row.payout_nano for row in read_rewards(folders[0].rewards_path))
+    one = folders[1]
+    assert leavings(one) == leavings(folders[2]) == leavings(folders[4])
+    assert len(one.rounds()) == 4
+    assert any(record.accepted for record in one.rounds()[1:])
+    assert any(row.payout_nano for row in read_rewards(one.rewards_path))
 
 
 @pytest.mark.slow
