@@ -21,6 +21,15 @@ TASK_BYTES: Final = 2**20
 """Rows that a thread makes in one go, 1 MiB of them: handing over a single small one costs as much as making it."""
 
 
+def rows_in_a_task(num_parameters: int) -> int:
+    """Return how many rows a thread makes in one go: `TASK_BYTES`, or a single row.
+
+    >>> rows_in_a_task(49_376)
+    5
+    """
+    return max(1, TASK_BYTES // (4 * max(1, num_parameters)))
+
+
 class Rows:
     """N vectors of P numbers, each made when it is asked for.
 
@@ -58,7 +67,7 @@ class Rows:
 
     def __iter__(self) -> Iterator[Vector]:
         """Read every row, in order."""
-        size = max(1, TASK_BYTES // (4 * max(1, self.num_parameters)))
+        size = rows_in_a_task(self.num_parameters)
         if self._workers == 1 or self._num_rows <= size:
             yield from (self._read(index) for index in range(self._num_rows))
             return

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from nerv_fl.arrays import Vector
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import CheckpointError
 from nerv_fl.files import write_atomically
-from nerv_fl.rows import Rows
+from nerv_fl.rows import Rows, rows_in_a_task
 from nerv_fl.sealing import (
     Context,
     Envelope,
@@ -134,8 +135,10 @@ def open_round(
     accepted: dict[int, Envelope] = {}
     traits: list[Traits] = []
     refused, faults = Counter(claims.refused), {}
+    by_node, size = sorted(claims.by_node.items()), rows_in_a_task(num_parameters)
+    tasks = [by_node[start : start + size] for start in range(0, len(by_node), size)]
     turn = partial(opener.first_valid, log=log)
-    for first in map_ahead(turn, sorted(claims.by_node.items()), workers=workers):
+    for first in chain.from_iterable(map_ahead(lambda task: list(map(turn, task)), tasks, workers=workers)):
         refused.update(first.refused)
         if first.fault:
             faults[first.node] = first.fault
