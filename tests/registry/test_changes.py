@@ -103,7 +103,12 @@ def half_written(path: Path, data: bytes) -> None:
 
 
 def half_removed(folder: Path, **_: object) -> None:
-    next(path for path in folder.rglob("*") if path.is_file()).unlink()
+    """Remove one file and die; an empty folder, as the first death left one, goes whole."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if not files:
+        folder.rmdir()
+        return
+    files[0].unlink()
     raise Killed
 
 
