@@ -1,76 +1,90 @@
 """A run that is killed at any moment goes on to the very results of an undisturbed one, through Flower and Ray."""
 
-import json
+import logging
 import os
 import signal
 import subprocess
-import sys
-import time
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+from nerv_fl.config import Flat
+from nerv_fl.rng import stream
+from nerv_fl.server.folder import RunFolder
+from tests.federation.leavings import leavings
+from tests.federation.test_killed_writing import EVENTFUL
+from tests.federation.tiny_run import SETTINGS, copy_run, run_rounds
+from tests.simulations.processes import BUSY_ACTOR, busy_actors, descendants, finish, start, wait_for
+
 pytestmark = pytest.mark.slow
 
-SMALL = (
-    "federation.num_nodes=8 federation.cohort_size=6 federation.num_rounds=4 data.samples_per_node=256 "
-    "data.certify_chains=512 data.final_chains=64 bootstrap.steps=10 simulation.blocks=2 "
-    "training.expected_batch=16 privacy.max_epsilon=20 gate.bound_batches=1000 enclave.workers=1"
-)
+log = logging.getLogger(__name__)
+
+RUN: Final[Flat] = SETTINGS | EVENTFUL | {"federation.num_rounds": 12, "simulation.actors": 2, "enclave.workers": 2}
+VICTIMS: Final = ("a Ray actor", "a Ray actor", "a worker of the enclave", "the run", "the run")
+COMMANDS: Final = {"a Ray actor": BUSY_ACTOR, "a worker of the enclave": "from multiprocessing.spawn"}
 
 
-def start(out: Path, *extra: str) -> subprocess.Popen[bytes]:
-    """Start a small run in a process group of its own."""
-    settings = [word for setting in SMALL.split() for word in ("--set", setting)]
-    command = [sys.executable, "-m", "simulations", "quickstart", "--out", str(out), *settings, *extra]
-    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def find(victim: str, run: subprocess.Popen[str]) -> int:
+    """Return the process of a victim as soon as there is one."""
+    if victim == "the run":
+        return run.pid
+    name = COMMANDS[victim]
+    return min(wait_for(lambda: [pid for pid, command in descendants(run.pid).items() if name in command]))
 
 
-def finish(process: subprocess.Popen[bytes]) -> None:
-    assert process.wait(timeout=600) == 0
+def end_of(run: subprocess.Popen[str]) -> int:
+    """Return the exit status of a run that is about to end, whatever it printed."""
+    assert run.stdout is not None
+    with run.stdout:
+        return run.wait(timeout=600)
 
 
-def wait_for_rounds(out: Path, number: int) -> None:
-    """Wait until so many rounds, the bootstrap included, are recorded."""
-    deadline = time.monotonic() + 300
-    path = out / "rounds.jsonl"
-    while not (path.exists() and path.read_text().count("\n") >= number):
-        assert time.monotonic() < deadline, f"{path} never held {number} rounds"
-        time.sleep(0.02)
+def num_recorded(folder: RunFolder) -> int:
+    return folder.rounds_path.read_text().count("\n") if folder.rounds_path.exists() else 0
 
 
-def results(out: Path) -> tuple[list[object], str]:
-    """Return everything of a run that must not depend on how often it was killed."""
-    rounds = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
-    for record in rounds:
-        del record["seconds"]
-    return rounds, (out / "rewards.csv").read_text()
+def has_more(folder: RunFolder, *, than: int) -> bool:
+    return num_recorded(folder) > than
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(start(out))
-    return out
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    folder = copy_run(tmp_path_factory.mktemp("undisturbed") / "run", **RUN | {"enclave.workers": 1})
+    run_rounds(folder)
+    return folder
 
 
-def test_killed_twice_gives_the_same_results(undisturbed: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    for rounds, pause_s in ((1, 0.5), (3, 0.1)):
-        process = start(out, "--resume")
-        wait_for_rounds(out, rounds)
-        time.sleep(pause_s)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    finish(start(out, "--resume"))
-    assert results(out) == results(undisturbed)
+def test_killed_at_five_random_moments(undisturbed: RunFolder, tmp_path: Path) -> None:
+    folder, drawn = copy_run(tmp_path / "run", **RUN), stream(8, "kill")
+    run = start(folder.root, RUN, "--resume")
+
+    for victim in drawn.permutation(VICTIMS):
+        pause_s = float(drawn.uniform(0, 2))
+        wait_for(partial(has_more, folder, than=num_recorded(folder)))  # no block is hit twice
+        wait_for(partial(busy_actors, run.pid))
+        with pytest.raises(subprocess.TimeoutExpired):  # it is not done
+            run.wait(timeout=pause_s)
+        pid = find(victim, run)
+        os.kill(pid, signal.SIGKILL)
+        log.warning("%s is killed %.2f s after a node was asked, in round %d", victim, pause_s, num_recorded(folder))
+        if victim == "the run":
+            assert end_of(run) == -signal.SIGKILL
+            run = start(folder.root, RUN, "--resume")
+    finish(run)
+
+    assert leavings(folder) == leavings(undisturbed)
 
 
-def test_interrupted_run_leaves_a_whole_checkpoint(tmp_path: Path, undisturbed: Path) -> None:
-    out = tmp_path / "run"
-    process = start(out)
-    wait_for_rounds(out, 2)
-    process.send_signal(signal.SIGINT)
-    process.wait(timeout=60)
-    finish(start(out, "--resume"))
-    assert results(out) == results(undisturbed)
+def test_an_interrupted_run_leaves_a_whole_checkpoint(undisturbed: RunFolder, tmp_path: Path) -> None:
+    folder = copy_run(tmp_path / "run", **RUN)
+    run = start(folder.root, RUN, "--resume")
+    wait_for(partial(has_more, folder, than=1))
+    run.send_signal(signal.SIGINT)
+    assert end_of(run) != 0
+
+    finish(start(folder.root, RUN, "--resume"))
+
+    assert leavings(folder) == leavings(undisturbed)
