@@ -22,9 +22,10 @@ QUIET: Final = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",
     "OMP_NUM_THREADS": "1",
 }
-"""Environment of every process that is started: no telemetry, one thread."""
+"""Environment of every process that is started: no telemetry, one thread, actors as urgent as any (Ray: nice 15)."""
 
 LOST_ACTOR: Final = {"max_restarts": -1, "max_task_retries": 1}
 """Flower keeps an actor that died in its pool, where it fails every message it gets: Ray starts it again, and gives it

@@ -13,7 +13,7 @@ from nerv_fl.bootstrap.resume import checkpoint_path
 MAX_BYTES = 8 * 10**9
 
 ONE_STEP = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.bootstrap.pretrain import pretrain
@@ -30,10 +30,11 @@ settings = {
     "bootstrap.drift_every": 1, "bootstrap.warmup_steps": 0, "bootstrap.learning_rate": 1e-4,
 }
 result = pretrain(build(settings), folder / "ledger.h5", out=folder / "encoder.safetensors")
+# ru_maxrss begins at what the parent held when it forked; VmHWM is this process alone.
 print(json.dumps({
     "losses": [point.measures.loss for point in result.curve],
     "best_step": result.best_step,
-    "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    "peak_bytes": 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]),
 }))
 """
 
