@@ -49,7 +49,8 @@ def test_the_batches_of_both_tasks_can_be_moved_whole() -> None:
     """The meta device holds no numbers, and is on every machine."""
     meta = torch.device("meta")
     one = torch.zeros(1)
-    for batch in (StateBatch(tokens_B3T=one, weights_B2A=one, targets_BA=one, masked_BA=one), Windows(one, one, one)):
+    states = StateBatch(tokens_B3T=one, weights_B2A=one, targets_BA=one, masked_BA=one, hint_BAD=one)
+    for batch in (states, Windows(one, one, one)):
         there = moved(batch, meta)
         columns = vars(there).values() if isinstance(there, StateBatch) else there
         assert {column.device for column in columns} == {meta}
