@@ -46,7 +46,8 @@ def num_recorded(folder: RunFolder) -> int:
     return folder.rounds_path.read_text().count("\n") if folder.rounds_path.exists() else 0
 
 
-def has_more(folder: RunFolder, *, than: int) -> bool:
+def has_more(folder: RunFolder, run: subprocess.Popen[str], *, than: int) -> bool:
+    assert run.poll() is None, f"the run ended by itself: {run.communicate()[0]}"
     return num_recorded(folder) > than
 
 
@@ -63,7 +64,7 @@ def test_killed_at_five_random_moments(undisturbed: RunFolder, tmp_path: Path) -
 
     for victim in drawn.permutation(VICTIMS):
         pause_s = float(drawn.uniform(0, 2))
-        wait_for(partial(has_more, folder, than=num_recorded(folder)))  # no block is hit twice
+        wait_for(partial(has_more, folder, run, than=num_recorded(folder)))  # no block is hit twice
         wait_for(partial(busy_actors, run.pid))
         with pytest.raises(subprocess.TimeoutExpired):  # it is not done
             run.wait(timeout=pause_s)
@@ -81,7 +82,7 @@ def test_killed_at_five_random_moments(undisturbed: RunFolder, tmp_path: Path) -
 def test_an_interrupted_run_leaves_a_whole_checkpoint(undisturbed: RunFolder, tmp_path: Path) -> None:
     folder = copy_run(tmp_path / "run", **RUN)
     run = start(folder.root, RUN, "--resume")
-    wait_for(partial(has_more, folder, than=1))
+    wait_for(partial(has_more, folder, run, than=1))
     run.send_signal(signal.SIGINT)
     assert end_of(run) != 0
 
