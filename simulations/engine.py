@@ -47,7 +47,10 @@ def run(folder: RunFolder, *, ray: str = LOCAL, on_round: OnRound = ignore_round
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     from flwr.simulation import run_simulation  # noqa: PLC0415 (reads the environment when imported)
+    from flwr.simulation.ray_transport.ray_actor import ClientAppActor  # noqa: PLC0415
 
+    # An actor ends by leaving its last task, which Ray would announce as a failure to be retried.
+    ClientAppActor.__ray_metadata__.method_meta.max_task_retries["terminate"] = 0  # type: ignore[attr-defined]
     logging.getLogger("flwr").setLevel(logging.ERROR)
     settings = host_settings(folder)
     with warnings.catch_warnings():
