@@ -1,6 +1,6 @@
 """A prepared federation of eight nodes, an enclave's identity, and the order of its first round."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from nerv_fl.store import LedgerFile
 from nerv_fl.strategy.identity import EnclaveIdentity, own_code_hash
 from nerv_fl.tasks.encoder import EncoderTask
 from simulations.engine import host_settings
+from tests.client.training import draw_theta, open_ledger
 from tests.federation.tiny_run import change_settings, copy_run, num_parameters
 
 CONSTANTS = {"movement_floor": 0.01}
@@ -117,3 +118,14 @@ def make_field(tmp_path: Path) -> Callable[[Flat], Field]:
 @pytest.fixture
 def field(make_field: Callable[[Flat], Field]) -> Field:
     return make_field({})
+
+
+@pytest.fixture(scope="module", name="ledger")
+def fixture_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerFile]:
+    with open_ledger(tmp_path_factory.mktemp("node")) as file:
+        yield file
+
+
+@pytest.fixture(scope="module", name="theta")
+def fixture_theta() -> torch.Tensor:
+    return draw_theta()

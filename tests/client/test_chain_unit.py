@@ -1,6 +1,5 @@
 """With chains as the unit of privacy a chain is drawn whole, and its records' mean gradient is clipped as one."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -27,26 +26,13 @@ from tests.client.training import (
     Always,
     Never,
     TinyTask,
-    draw_theta,
     make_streams,
-    open_ledger,
     record_gradient,
     rigged,
 )
 
 CHAINS: Final = NUM_SAMPLES // STEPS
 ALL: Final = np.arange(NUM_SAMPLES)
-
-
-@pytest.fixture(scope="module", name="ledger")
-def fixture_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerFile]:
-    with open_ledger(tmp_path_factory.mktemp("node")) as file:
-        yield file
-
-
-@pytest.fixture(scope="module", name="theta")
-def fixture_theta() -> Tensor:
-    return draw_theta()
 
 
 def config_of(training: TrainingConfig) -> RunConfig:

@@ -1,7 +1,6 @@
 """A node's local training against a loop that takes one record at a time."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,22 +23,9 @@ from tests.client.training import (
     Always,
     Never,
     Setting,
-    draw_theta,
     make_streams,
-    open_ledger,
     rigged,
 )
-
-
-@pytest.fixture(scope="module", name="ledger")
-def fixture_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerFile]:
-    with open_ledger(tmp_path_factory.mktemp("node")) as file:
-        yield file
-
-
-@pytest.fixture(scope="module", name="theta")
-def fixture_theta() -> Tensor:
-    return draw_theta()
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

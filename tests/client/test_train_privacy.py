@@ -4,7 +4,6 @@ Shapes: A accounts.
 """
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -18,19 +17,7 @@ from nerv_fl.config import TrainingConfig
 from nerv_fl.rng import stream
 from nerv_fl.store import LedgerFile
 from nerv_fl.tasks import encoder as encoder_task
-from tests.client.training import Always, Never, Setting, draw_theta, make_streams, open_ledger, rigged
-
-
-@pytest.fixture(scope="module", name="ledger")
-def fixture_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerFile]:
-    with open_ledger(tmp_path_factory.mktemp("node")) as file:
-        yield file
-
-
-@pytest.fixture(scope="module", name="theta")
-def fixture_theta() -> Tensor:
-    return draw_theta()
-
+from tests.client.training import Always, Never, Setting, make_streams, rigged
 
 # --- Noise ------------------------------------------------------------------------------------------------------------
 
