@@ -4,7 +4,6 @@ A node stores the envelope it answered with, beside the run and round it was for
 file that says so. Both are read here, by the process that shows them; no result depends on it.
 """
 
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +15,9 @@ from typing import Final, Self
 
 from nerv_fl.client.host import node_folder
 from nerv_fl.client.presence import num_present
+from nerv_fl.client.sent import label_of
 from nerv_fl.config import RunConfig
+from nerv_fl.errors import PrivacyError
 from nerv_fl.strategy.draw import draw_cohort
 
 PERIOD_S: Final = 0.5
@@ -129,10 +130,10 @@ class RoundWatch:
 
     def _has_answered(self, node: int) -> bool:
         try:
-            sent = json.loads((node_folder(self._nodes, node) / "sent.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            sent = label_of(node_folder(self._nodes, node))
+        except (OSError, PrivacyError):
             return False
-        return isinstance(sent, dict) and (sent.get("run"), sent.get("round")) == (self._run, self._number)
+        return sent is not None and (sent.run, sent.round_number) == (self._run, self._number)
 
 
 class Watching:

@@ -4,8 +4,6 @@ A node's folder holds its signing key, its spending ledger and the last envelope
 it resends that envelope and never trains twice.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any, Final
 import torch
 
 from nerv_fl.client.privacy import Mechanism, SpendingLedger
+from nerv_fl.client.sent import Label, envelope_of, keep, label_of
 from nerv_fl.client.train import (
     Assignment,
     LocalTraining,
@@ -26,7 +25,6 @@ from nerv_fl.client.train import (
 )
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import PrivacyError, SealError
-from nerv_fl.files import write_atomically
 from nerv_fl.models.weights import vector_hash
 from nerv_fl.rng import SystemSource, stream, system_stream
 from nerv_fl.sealing import Context, Evidence, SigningKey, VerifyKey, check_evidence, encode_update, seal
@@ -156,14 +154,7 @@ class Node:
 
         Several nodes of one process may do so at once, each in a thread.
         """
-        write_atomically(self._folder / "sent.envelope", envelope)
-        sent = {
-            "run": order.run,
-            "round": order.round_number,
-            "base_hash": order.base_hash,
-            "sha256": hashlib.sha256(envelope).hexdigest(),
-        }
-        write_atomically(self._folder / "sent.json", json.dumps(sent, indent=1).encode())
+        keep(self._folder, _label_of(order), envelope)
 
     def _check_evidence(self, order: RoundOrder) -> Evidence:
         return _checked(order.evidence, vendor_root=self._vendor_root, run=order.run, code_hash=self._code_hash)
@@ -193,25 +184,20 @@ class Node:
         return encode_update(update_P.numpy(), codec=self._config.training.codec, rounding=rounding)
 
     def _stored(self, order: RoundOrder) -> bytes | None:
-        index = self._folder / "sent.json"
-        if not index.exists():
+        """Return what was sent for this round, None if it was not answered yet."""
+        sent, asked = label_of(self._folder), _label_of(order)
+        if sent is None or (sent.run, sent.round_number) != (asked.run, asked.round_number):
             return None
-        try:
-            sent = json.loads(index.read_text(encoding="utf-8"))
-            key, base_hash, digest = (sent["run"], sent["round"]), sent["base_hash"], sent["sha256"]
-            if key != (order.run, order.round_number):
-                return None
-            envelope = (self._folder / "sent.envelope").read_bytes()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PrivacyError(f"{index} is damaged ({error!r}), expected what this node wrote") from error
-        if base_hash != order.base_hash:
+        if sent.base_hash != asked.base_hash:
             raise PrivacyError(
-                f"node {self.number} answered round {order.round_number} from encoder {base_hash[:12]}, "
+                f"node {self.number} answered round {order.round_number} from encoder {sent.base_hash[:12]}, "
                 f"expected not to be asked again from {order.base_hash[:12]}"
             )
-        if hashlib.sha256(envelope).hexdigest() != digest:
-            raise PrivacyError(f"node {self.number}'s stored envelope is damaged, expected the one it sent")
-        return envelope
+        return envelope_of(self._folder)
+
+
+def _label_of(order: RoundOrder) -> Label:
+    return Label(run=order.run, round_number=order.round_number, base_hash=order.base_hash)
 
 
 _checked: Final = lru_cache(maxsize=64)(check_evidence)

@@ -1,6 +1,5 @@
 """A round that is watched: counts, rates and times against a clock that the test holds."""
 
-import json
 import threading
 from dataclasses import dataclass
 from io import StringIO
@@ -13,6 +12,7 @@ from nerv_fl.cli.live import RunDisplay
 from nerv_fl.cli.watch import Glance, RoundWatch, Watching
 from nerv_fl.client.host import node_folder
 from nerv_fl.client.presence import present
+from nerv_fl.client.sent import Label, keep
 from nerv_fl.config import RunConfig, build
 from nerv_fl.strategy.draw import draw_cohort
 
@@ -32,7 +32,7 @@ def answer(nodes: Path, *, round_number: int, how_many: int, run: str = "mine") 
     for node in draw_cohort(CONFIG, round_number)[:how_many]:
         folder = node_folder(nodes, node)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "sent.json").write_text(json.dumps({"run": run, "round": round_number}))
+        keep(folder, Label(run=run, round_number=round_number, base_hash=""), b"sealed")
 
 
 def make_watch(nodes: Path, clock: Clock, *, rounds_done: int = 0) -> RoundWatch:

@@ -10,6 +10,7 @@ from torch import Tensor
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.client.host import NodeHost, node_folder, resident_host
 from nerv_fl.client.node import Node, RoundOrder
+from nerv_fl.client.sent import envelope_of
 from nerv_fl.client.train import Assignment, train_honestly
 from nerv_fl.config import Flat
 from nerv_fl.errors import ConfigError, DataError
@@ -28,7 +29,7 @@ def test_each_node_answers_for_itself(field: Field) -> None:
 def test_answers_do_not_depend_on_who_is_hosted_beside(field: Field, make_field: Callable[[Flat], Field]) -> None:
     together, _ = field.host().answer(field.order(), [1, 4])
     update_P = field.opened(together[4], 4)
-    (field.folder.node(4) / "sent.json").unlink()
+    (field.folder.node(4) / "sent.envelope").unlink()
 
     alone, _ = field.host().answer(field.order(), [4])
 
@@ -73,7 +74,7 @@ def test_an_envelope_that_could_not_be_kept_does_not_leave(field: Field, monkeyp
     envelopes, refusing = field.host().answer(field.order(), [0, 4, 6])
 
     assert (list(envelopes), refusing) == ([0, 6], (4,))
-    assert all((field.folder.node(node) / "sent.envelope").read_bytes() == envelopes[node] for node in (0, 6))
+    assert all(envelope_of(field.folder.node(node)) == envelopes[node] for node in (0, 6))
 
 
 def test_no_node_trains_before_its_spending_is_on_disk(field: Field) -> None:
@@ -89,12 +90,12 @@ def test_no_node_trains_before_its_spending_is_on_disk(field: Field) -> None:
 
 
 def test_why_a_node_refused_is_logged_and_does_not_leave(field: Field, caplog: pytest.LogCaptureFixture) -> None:
-    (field.folder.node(4) / "sent.json").write_text("{")
+    (field.folder.node(4) / "sent.envelope").write_text("{")
 
     _, refusing = field.host().answer(field.order(), [4])
 
     assert refusing == (4,)
-    assert "sent.json is damaged" in caplog.text
+    assert "sent.envelope is damaged" in caplog.text
 
 
 def test_ledger_of_another_account_number(field: Field, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_second_envelope_after_a_restart_is_a_duplicate(new_run: NewRun, monkeyp
     """A node that lost its memory trains again, and its second update is not admitted beside the first."""
     folder = new_run(**{"federation.num_rounds": 1})
     kill_at_checkpoint(folder, monkeypatch, round_number=1)
-    (folder.node(5) / "sent.json").unlink()
+    (folder.node(5) / "sent.envelope").unlink()
     (folder.node(5) / "spending.json").unlink()
 
     run_rounds(folder)

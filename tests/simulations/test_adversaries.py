@@ -131,7 +131,7 @@ def test_an_attack_is_the_same_in_any_process_and_honest_nodes_are_left_alone(
     together = sent(attacked, list(range(8)))
     alone: dict[int, Vector] = {}
     for number in range(8):
-        (attacked.folder.node(number) / "sent.json").unlink(missing_ok=True)
+        (attacked.folder.node(number) / "sent.envelope").unlink(missing_ok=True)
         alone |= sent(attacked, [number])
 
     undisturbed = sent(field, honest)
@@ -159,7 +159,7 @@ def test_a_replayer_needs_an_earlier_encoder_and_survives_being_asked_twice(fiel
 
     sent(field, [number])
     replayed = sent(field, [number], theta_P=moved.theta_P, base_hash=moved.base_hash, round_number=2)[number]
-    (field.folder.node(number) / "sent.json").unlink()
+    (field.folder.node(number) / "sent.envelope").unlink()
     again = sent(field, [number], theta_P=moved.theta_P, base_hash=moved.base_hash, round_number=2)[number]
 
     assert cosine(replayed, (moved.theta_P - first.theta_P).numpy()) > 0.3
