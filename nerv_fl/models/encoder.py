@@ -151,14 +151,16 @@ def centre(encoder: Encoder) -> None:
     """Move the origin of the embedding to mean_i V_i = 0, by the bias of `out`.
 
     V_i -> V_i - c for every i changes no residual and no transfer's delta; a mint's or burn's moves by (amount / T) c.
-    But noise and the nodes' updates push it, and then the spread of V is stiff in this one direction. With the "mean"
-    read-out nothing is moved.
+    But noise and the nodes' updates push it, and then the spread of V is stiff in this one direction. A coordinate
+    that is within half a step of the 32.16 grid stays, or each call would move the last float of the bias: a centred
+    encoder keeps its bits. With the "mean" read-out nothing is moved.
     """
     if encoder.readout == "mean":
         return
     with torch.no_grad():
         blank_AD = encoder.account_vectors(encoder.hidden(encoder.blank_tokens()))[0, 0]
-        encoder.out.bias.sub_(blank_AD.mean(dim=0))
+        mean_D = blank_AD.mean(dim=0)
+        encoder.out.bias.sub_(mean_D.where(mean_D.abs() >= 0.5 / FIXED_POINT_SCALE, 0.0))
 
 
 def get_flat(model: nn.Module) -> Tensor:

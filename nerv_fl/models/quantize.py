@@ -1,7 +1,9 @@
 """Models in int8: ONNX files by ONNX Runtime, modules by torch (for TorchScript).
 
-A weight matrix W becomes round(W / s) with s = max|W| / 127, one s for the matrix, or for each of its outputs with
-`per_channel`. Activations get their scale at each call (dynamic), or once and for all from examples (static).
+A weight matrix W becomes round(W / s) with s = max|W| / 127 (torch) or / 64 (ONNX), one s for the matrix, or for each
+of its outputs with `per_channel`. Where a processor has AVX2 without VNNI, ONNX Runtime adds pairs of products in 16
+bits: two times 255 x 127 does not fit there, two times 255 x 64 does, so a file's answers are the same everywhere.
+Activations get their scale at each call (dynamic), or once and for all from examples (static).
 """
 
 import copy
@@ -66,7 +68,7 @@ def quantize_onnx(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         prepared, staged = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         quant_pre_process(model, prepared, skip_symbolic_shape=True)
-        common = {"per_channel": per_channel, "weight_type": QuantType.QInt8}
+        common = {"per_channel": per_channel, "weight_type": QuantType.QInt8, "reduce_range": True}
         if method == "dynamic":
             quantize_dynamic(prepared, staged, **common)
         else:

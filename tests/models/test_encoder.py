@@ -18,6 +18,7 @@ from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.encoder import Encoder, centre, get_flat, round_fixed_point, set_flat
 from nerv_fl.models.layers import Embedding, LayerNorm, Linear, Positions
 from nerv_fl.models.presets import Preset
+from nerv_fl.rng import torch_stream
 from nerv_fl.store import Samples
 
 # --- Rounding ---------------------------------------------------------------------------------------------------------
@@ -88,6 +89,16 @@ def test_centring_moves_the_origin_and_neither_transfers_nor_residuals(encoder: 
     steps = [table_AD[1:] - table_AD[:1] for table_AD in tables]
     torch.testing.assert_close(steps[1], steps[0], atol=2.0**-15, rtol=0)
     torch.testing.assert_close(residuals[1], residuals[0], atol=2.0**-14, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_centred_encoder_keeps_its_bits(tiny: Preset, seed: int) -> None:
+    encoder = Encoder(tiny)
+    encoder.reset_parameters(torch_stream(seed, "centred"))
+    centre(encoder)
+    centred_P = get_flat(encoder)
+    centre(encoder)
+    assert torch.equal(get_flat(encoder), centred_P)
 
 
 def test_centring_leaves_the_mean_readout_alone(tiny: Preset, theta: Tensor) -> None:

@@ -78,20 +78,21 @@ def int8_weight(path: Path) -> npt.NDArray[np.int8]:
 # --- ONNX -------------------------------------------------------------------------------------------------------------
 
 
-def test_weights_are_rounded_to_127_steps_of_the_largest(tmp_path: Path) -> None:
-    weight_IO = np.array([[127, -63.6], [1.4, 0.4], [-127, 99.7]], dtype=np.float32)
+def test_weights_are_rounded_to_64_steps_of_the_largest(tmp_path: Path) -> None:
+    """Seven bits: the sum of two products with activations of 0..255 then fits the 16 bits that AVX2 adds them in."""
+    weight_IO = np.array([[64, -32.6], [1.4, 0.4], [-64, 49.7]], dtype=np.float32)
     size = quantize_onnx(write_linear(tmp_path / "float.onnx", weight_IO), tmp_path / "int8.onnx")
-    assert int8_weight(tmp_path / "int8.onnx").tolist() == [[127, -64], [1, 0], [-127, 100]]
+    assert int8_weight(tmp_path / "int8.onnx").tolist() == [[64, -33], [1, 0], [-64, 50]]
     assert size == (tmp_path / "int8.onnx").stat().st_size
 
 
 def test_one_scale_for_each_output_keeps_a_small_column(tmp_path: Path) -> None:
-    weight_IO = np.array([[127, 0.127], [64, -0.003]], dtype=np.float32)
+    weight_IO = np.array([[64, 0.064], [32, -0.003]], dtype=np.float32)
     source = write_linear(tmp_path / "float.onnx", weight_IO)
     quantize_onnx(source, tmp_path / "one.onnx")
     quantize_onnx(source, tmp_path / "each.onnx", per_channel=True)
-    assert int8_weight(tmp_path / "one.onnx").tolist() == [[127, 0], [64, 0]]
-    assert int8_weight(tmp_path / "each.onnx").tolist() == [[127, 127], [64, -3]]
+    assert int8_weight(tmp_path / "one.onnx").tolist() == [[64, 0], [32, 0]]
+    assert int8_weight(tmp_path / "each.onnx").tolist() == [[64, 64], [32, -3]]
 
 
 def examples(*, scale: float = 1.0) -> list[Feed]:
@@ -104,7 +105,7 @@ def test_outputs_stay_near_the_float_ones(tmp_path: Path, method: str, calibrati
     source = write_linear(tmp_path / "float.onnx", weight_IO)
     quantize_onnx(source, tmp_path / "int8.onnx", method=method, calibration=calibration)
     error = np.abs(outputs_of(tmp_path / "int8.onnx", x_BI) - x_BI @ weight_IO).max()
-    assert 1e-4 < error < 0.1
+    assert 1e-4 < error < 0.2
 
 
 def test_static_scales_come_from_the_examples(tmp_path: Path) -> None:
