@@ -94,7 +94,7 @@ def decide(cohort: Cohort, given: RoundInput, *, config: RunConfig) -> Vector:
             examine=examiner(public_KP, config=config),
             workers=config.enclave.workers,
         )
-    formed = form_cohort(given, admitted, config=config)
+    formed = form_cohort(given, admitted, config=config, num_trained=size)
     if len(formed.nodes) != len(given.cohort) or formed.counts.clones:
         raise SystemExit(f"{formed.counts} of honest updates, expected all of them and no clone")
     return aggregate(

@@ -100,7 +100,6 @@ class RunConfig:
             ("adversaries.fabricated", self.adversaries.fabricated, 0.0),
             ("data.partition", self.data.partition, "chain"),
             ("data.heterogeneity", self.data.heterogeneity, 0.0),
-            ("training.trainable", self.training.trainable.strip(), "*"),
         )
         for name, value, expected in settings:
             if value != expected:

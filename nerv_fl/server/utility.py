@@ -16,10 +16,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from nerv_fl.arrays import FloatArray, IntArray, Vector
+from nerv_fl.arrays import BoolArray, FloatArray, IntArray, Vector
 from nerv_fl.config import GateConfig, RunConfig
 from nerv_fl.models.encoder import get_flat, set_flat
 from nerv_fl.models.influence import mean_gradient, sample_gradients
+from nerv_fl.models.trainable import trained_P
 from nerv_fl.records import Homomorphism
 from nerv_fl.rows import Rows
 from nerv_fl.strategy.gate import SEARCH
@@ -59,8 +60,14 @@ class Pools:
         self._settings = settings
         self.task = make_task(settings.config, settings.constants)
         self._model = self.task.build()
+        self._moves_P = trained_P(self._model, settings.config.training.trainable)
         self._files = {name: self.task.open(path) for name, path in settings.paths.items()}
         self._prepared = lru_cache(maxsize=64)(self._prepare)
+
+    @property
+    def moves_P(self) -> BoolArray | None:  # noqa: N802
+        """Which coordinates a round may move, bool (P,), or None if all."""
+        return self._moves_P
 
     def num_chains(self, pool: str) -> int:
         """Return the number of chains of a pool."""

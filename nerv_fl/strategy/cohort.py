@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from nerv_fl.config import RunConfig
-from nerv_fl.models.trainable import num_trained
 from nerv_fl.records import NodeCounts
 from nerv_fl.strategy.aggregate import cap_weights
 from nerv_fl.strategy.clones import MergedPlayers, find_clones, merge_clones
@@ -40,15 +39,16 @@ class Cohort:
     counts: NodeCounts
 
 
-def form_cohort(given: RoundInput, admitted: Admitted, *, config: RunConfig) -> Cohort:
+def form_cohort(given: RoundInput, admitted: Admitted, *, config: RunConfig, num_trained: int) -> Cohort:
     """Screen a round's updates, and merge the clones among those that are left.
 
     Args:
         given: The round, with the weights and what is public.
         admitted: What its envelopes held.
         config: Thresholds and the cap of the weights.
+        num_trained: How many coordinates of an update are trained.
     """
-    screened = screen(admitted.traits, num_parameters=num_trained(config, len(given.theta_P)), config=config)
+    screened = screen(admitted.traits, num_parameters=num_trained, config=config)
     flags = {node: flag for node, flag in zip(admitted.nodes, screened, strict=True) if flag}
     nodes = tuple(node for node in admitted.nodes if node not in flags)
     clear = [index for index, flag in enumerate(screened) if not flag]

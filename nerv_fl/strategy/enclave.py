@@ -72,7 +72,8 @@ class Enclave:
         """Run one round on its envelopes; a rejected round leaves encoder and optimiser as they were."""
         watch = _Watch()
         admitted = self._open(given)
-        cohort = form_cohort(given, admitted, config=self._config)
+        trained = num_trained(self._evaluator.moves_P, len(given.theta_P))
+        cohort = form_cohort(given, admitted, config=self._config, num_trained=trained)
         reject = partial(_rejection, given, cohort=cohort, watch=watch)
         watch.lap("open")
         if reason := _too_few(cohort.counts, config=self._config):
@@ -139,7 +140,7 @@ class Enclave:
         return sign_document(body, key=self._identity.signing_key, evidence=self._identity.evidence)
 
     def _open(self, given: RoundInput) -> Admitted:
-        config = self._config
+        config, moves_P = self._config, self._evaluator.moves_P
         public_KP = public_directions(given.optimizer, move_P=given.move_P, epsilon=config.server.epsilon)
         return open_round(
             given.envelopes,
@@ -152,9 +153,9 @@ class Enclave:
             log=self._log,
             num_parameters=len(given.theta_P),
             codec=config.training.codec,
-            max_norm=largest_honest_norm(config, num_trained(config, len(given.theta_P))),
+            max_norm=largest_honest_norm(config, num_trained(moves_P, len(given.theta_P))),
             memory_mb=config.enclave.memory_mb,
-            examine=examiner(public_KP, config=config),
+            examine=examiner(public_KP, config=config, moves_P=moves_P),
             workers=config.enclave.workers,
         )
 

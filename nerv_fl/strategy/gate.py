@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from scipy.stats import ttest_rel
 
-from nerv_fl.arrays import FloatArray, IntArray, Vector
+from nerv_fl.arrays import BoolArray, FloatArray, IntArray, Vector
 from nerv_fl.config import PROTOCOL_BOUND, GateConfig
 from nerv_fl.models.weights import vector_hash
 from nerv_fl.records import Homomorphism
@@ -33,6 +33,10 @@ CERTIFY: Final = "certify"
 
 class Evaluator(Protocol):
     """Measures encoders on the held-out pools, inside the enclave: it is given coalitions and single directions."""
+
+    @property
+    def moves_P(self) -> BoolArray | None:  # noqa: N802
+        """Which coordinates a round may move, bool (P,), or None if all."""
 
     def num_chains(self, pool: str) -> int:
         """Return the number of chains of a pool."""

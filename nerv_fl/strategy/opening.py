@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -130,36 +130,14 @@ def open_round(
     )
     max_size_bytes = largest_envelope_bytes(update_size_bytes(num_parameters, codec=codec))
     claims = _by_claim(envelopes, cohort=cohort, max_size_bytes=max_size_bytes)
-    kept: list[Vector] = []
-    num_kept = int(memory_mb * 2**20 / (4 * num_parameters))
-    accepted: dict[int, Envelope] = {}
-    traits: list[Traits] = []
-    refused, faults = Counter(claims.refused), {}
+    opened = _OpenedRound(num_kept=int(memory_mb * 2**20 / (4 * num_parameters)), refused=Counter(claims.refused))
     by_node, size = sorted(claims.by_node.items()), rows_in_a_task(num_parameters)
     tasks = [by_node[start : start + size] for start in range(0, len(by_node), size)]
     turn = partial(opener.first_valid, log=log)
     for first in chain.from_iterable(map_ahead(lambda task: list(map(turn, task)), tasks, workers=workers)):
-        refused.update(first.refused)
-        if first.fault:
-            faults[first.node] = first.fault
-        if first.opened is not None:
-            if len(kept) < num_kept:
-                kept.append(first.opened.update_P)
-            accepted[first.node] = first.opened.envelope
-            traits.append(first.opened.traits)
-    log.record(round_number, {node: envelope.digest for node, envelope in accepted.items()})
-    nodes = tuple(accepted)
-
-    def read(index: int) -> Vector:
-        return kept[index] if index < len(kept) else opener.open(nodes[index], accepted[nodes[index]])
-
-    return Admitted(
-        nodes=nodes,
-        updates=Rows(read, num_rows=len(nodes), num_parameters=num_parameters, workers=workers),
-        traits=tuple(traits),
-        refused=dict(sorted(refused.items())),
-        faults=faults,
-    )
+        opened.add(first)
+    log.record(round_number, {node: envelope.digest for node, envelope in opened.accepted.items()})
+    return opened.admitted(opener, num_parameters=num_parameters, workers=workers)
 
 
 class _Claims(NamedTuple):
@@ -199,6 +177,42 @@ class _First(NamedTuple):
     opened: _Opened | None
     refused: list[str]
     fault: str
+
+
+@dataclass(kw_only=True)
+class _OpenedRound:
+    """What a round's envelopes came to so far; the first `num_kept` updates stay open, others are opened again."""
+
+    num_kept: int
+    refused: Counter[str]
+    kept: list[Vector] = field(default_factory=list)
+    accepted: dict[int, Envelope] = field(default_factory=dict)
+    traits: list[Traits] = field(default_factory=list)
+    faults: dict[int, str] = field(default_factory=dict)
+
+    def add(self, first: _First) -> None:
+        self.refused.update(first.refused)
+        if first.fault:
+            self.faults[first.node] = first.fault
+        if first.opened is not None:
+            if len(self.kept) < self.num_kept:
+                self.kept.append(first.opened.update_P)
+            self.accepted[first.node] = first.opened.envelope
+            self.traits.append(first.opened.traits)
+
+    def admitted(self, opener: "_Opener", *, num_parameters: int, workers: int) -> Admitted:
+        kept, accepted, nodes = self.kept, self.accepted, tuple(self.accepted)
+
+        def read(index: int) -> Vector:
+            return kept[index] if index < len(kept) else opener.open(nodes[index], accepted[nodes[index]])
+
+        return Admitted(
+            nodes=nodes,
+            updates=Rows(read, num_rows=len(nodes), num_parameters=num_parameters, workers=workers),
+            traits=tuple(self.traits),
+            refused=dict(sorted(self.refused.items())),
+            faults=self.faults,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

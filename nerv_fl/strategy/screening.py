@@ -35,7 +35,6 @@ from scipy.stats import binom, norm
 
 from nerv_fl.arrays import BoolArray, FloatArray, Vector
 from nerv_fl.config import RunConfig
-from nerv_fl.models.trainable import trainable_P
 from nerv_fl.sealing import rounding_spacing
 from nerv_fl.strategy.aggregate import OptimizerState
 from nerv_fl.strategy.traits import Examiner, Traits, random_signs
@@ -54,14 +53,15 @@ def noise_std(config: RunConfig) -> float:
     return training.learning_rate * privacy.sigma * privacy.clip / training.expected_batch
 
 
-def examiner(public_KP: Vector, *, config: RunConfig) -> Examiner:
+def examiner(public_KP: Vector, *, config: RunConfig, moves_P: BoolArray | None = None) -> Examiner:
     """Return what looks at a round's updates.
 
     Args:
         public_KP: Directions that anyone knows, float32 [K, P]; zero ones count for nothing.
         config: The mechanism and `enclave.outlier_sigmas`.
+        moves_P: Which coordinates are trained, bool (P,), or None if all.
     """
-    num_parameters, small, moves_P = public_KP.shape[1], MEDIAN_NORMAL * noise_std(config), trainable_P(config)
+    num_parameters, small = public_KP.shape[1], MEDIAN_NORMAL * noise_std(config)
     return Examiner(
         _basis(public_KP) if config.enclave.outlier_sigmas else np.zeros((0, num_parameters)),
         # What is not trained has no noise and is never small.

@@ -9,7 +9,6 @@ import numpy as np
 
 from nerv_fl.arrays import BoolArray, FloatArray, Vector
 from nerv_fl.config import RunConfig, ServerConfig
-from nerv_fl.models.trainable import trainable_P
 from nerv_fl.rows import Rows
 from nerv_fl.strategy.aggregate import (
     Direction,
@@ -69,7 +68,7 @@ def take_step(given: RoundInput, players: MergedPlayers, *, evaluator: Evaluator
         evaluator: The held-out pools.
         config: The run's settings.
     """
-    moves_P = trainable_P(config)
+    moves_P = evaluator.moves_P
     shares = contributions(_only(moves_P, players.updates), players.weights, config=config.server)
     aggregate_P = aggregate(shares, config=config.server)
     noisy_P = add_mean_noise(aggregate_P, config=config.server, seed=config.seed, round_number=given.round_number)

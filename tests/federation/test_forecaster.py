@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nerv_fl.config import Flat, build
 from nerv_fl.errors import CheckpointError
 from nerv_fl.models.export.measures import measures_of
-from nerv_fl.models.forecaster import Forecaster
+from nerv_fl.models.forecaster import Forecaster, LoadScale
+from nerv_fl.models.trainable import trained_P
+from nerv_fl.server.checkpoint import load_state
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.trained import trained_model
+from nerv_fl.tasks.forecaster import ForecasterTask
 from simulations.prepare import open_folder, prepare
 from tests.federation.tiny_run import SETTINGS, Trace, run_rounds
 
@@ -55,6 +59,22 @@ def test_the_same_bits_however_nodes_are_blocked_and_after_a_resume(folder: RunF
     run_rounds(RunFolder(begun.root), num_supernodes=4)
 
     assert Trace.of(begun) == Trace.of(folder)
+
+
+def test_it_trains_in_part(tmp_path: Path) -> None:
+    """The nodes' noise, the alarm for what has none, and the server's step keep to the heads."""
+    made = prepared(tmp_path / "run", {"training.trainable": "*_head.*", "federation.num_rounds": 1})
+
+    run_rounds(made)
+
+    start_P, _ = ForecasterTask.read_start(made.bootstrap_path, made.config)
+    moved_P = load_state(made.checkpoint).theta_P != start_P
+    moves_P = trained_P(Forecaster(LoadScale.unit(), width=8), "*_head.*")
+    counts = made.rounds()[-1].nodes
+    assert counts is not None
+    assert "unnoised" not in counts.flagged
+    assert moves_P is not None
+    assert np.array_equal(moved_P, moves_P)
 
 
 def test_it_starts_from_a_model_that_was_trained_centrally(folder: RunFolder, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nerv_fl.arrays import FloatArray, IntArray, Vector
+from nerv_fl.arrays import BoolArray, FloatArray, IntArray, Vector
 from nerv_fl.config import GateConfig
 from nerv_fl.models.evaluate import EncoderMeasures, SampleMeasures, summarise
 from nerv_fl.records import Homomorphism
@@ -36,6 +36,7 @@ class QuadraticPools:
         quirk: Changes what is measured of an encoder, so that a condition can be broken.
         violations: What `bound` reports.
         free_P: The data-free descent direction.
+        moves_P: Which coordinates a round may move.
         asked: Every (pool, samples) measured.
     """
 
@@ -44,6 +45,7 @@ class QuadraticPools:
     quirk: Quirk = no_quirk
     violations: int = 0
     free_P: Vector | None = None
+    moves_P: BoolArray | None = None
     asked: list[tuple[str, IntArray]] = field(default_factory=list)
 
     def num_chains(self, pool: str) -> int:

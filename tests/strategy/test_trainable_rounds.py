@@ -8,7 +8,9 @@ import numpy as np
 
 from nerv_fl.arrays import Vector
 from nerv_fl.config import RunConfig, TrainingConfig
-from nerv_fl.models.trainable import trainable_P
+from nerv_fl.models.encoder import Encoder
+from nerv_fl.models.presets import get_preset
+from nerv_fl.models.trainable import trained_P
 from nerv_fl.strategy.outcome import RoundOutcome
 from nerv_fl.strategy.screening import UNNOISED, noise_std
 from tests.strategy.one_round import decide
@@ -22,7 +24,7 @@ CONFIG = replace(
     gate=replace(RunConfig().gate, search_samples=64, certify_samples=64, monitor_samples=64, bound_batches=10),
     valuation=replace(RunConfig().valuation, gradient_samples=64),
 )
-MOVES = np.array(trainable_P(CONFIG), dtype=np.bool_)
+MOVES = np.array(trained_P(Encoder(get_preset("quickstart")), CONFIG.training.trainable), dtype=np.bool_)
 
 
 def honest(*, seed: int = 1, num_nodes: int = 6) -> Vector:
@@ -33,7 +35,7 @@ def honest(*, seed: int = 1, num_nodes: int = 6) -> Vector:
 
 
 def outcome_of(updates_NP: Vector, folder: Path) -> RoundOutcome:
-    pools = QuadraticPools(np.ones(P, dtype=np.float32), free_P=np.ones(P, dtype=np.float32))
+    pools = QuadraticPools(np.ones(P, dtype=np.float32), free_P=np.ones(P, dtype=np.float32), moves_P=MOVES)
     updates = dict(enumerate(updates_NP))
     return decide(updates, theta_P=np.zeros(P, dtype=np.float32), evaluator=pools, config=CONFIG, folder=folder)
 
