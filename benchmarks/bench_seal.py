@@ -3,10 +3,16 @@
 The difference is what an envelope adds to secrecy between two parties that already share a key: a hybrid key exchange,
 the node's post-quantum signature, the context, and the checks of all of them.
 
+A second table has one update of the whitepaper's encoder in int8: CPU time, and the process's largest resident size
+over what it held before the payload, in payloads.
+
 python -m benchmarks.bench_seal
 """
 
 import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -17,6 +23,7 @@ from nerv_fl.models.presets import get_preset
 from nerv_fl.sealing import Context, OpeningKey, SigningKey, encode_update, open_envelope, seal
 
 REPEATS = 200
+FULL_BYTES = 77_800_000
 NONCE_BYTES = 12
 SEAL, OPEN, BOTH, PLAIN = "seal", "open", "seal and open", "AES-256-GCM both ways"
 
@@ -53,6 +60,38 @@ def main() -> None:
         for name, ms in times_ms.items()
     ]
     print_table(["", "CPU, ms", "over AES-256-GCM", "bytes added"], rows)
+    full_size(context, node=node, enclave=enclave)
+
+
+def full_size(context: Context, *, node: SigningKey, enclave: OpeningKey) -> None:
+    """Measure one update of the whitepaper's encoder, in int8."""
+    payload, sealing_key = secrets.token_bytes(FULL_BYTES), enclave.sealing_key
+    envelope, sealed = _watched(lambda: seal(payload, context=context, sealing_key=sealing_key, signing_key=node))
+    roster = {3: node.verify_key}
+    opened, found = _watched(
+        lambda: open_envelope(envelope, expected=context, roster=roster, opening_key=enclave),
+    )
+    if opened != payload:
+        raise SystemExit("the payload did not come back")
+    print(f"\nOne of the whitepaper's encoder in int8, {len(payload):,} bytes; once")
+    rows = [
+        [name, f"{cpu_s:.2f}", f"{1 + peak / len(payload):.1f}"]
+        for name, (cpu_s, peak) in (("seal", sealed), ("open", found))
+    ]
+    print_table(["", "CPU, s", "peak memory, payloads"], rows)
+
+
+def _watched(call: Callable[[], bytes]) -> tuple[bytes, tuple[float, int]]:
+    """Return a call's result, its CPU seconds and by how many bytes the resident size rose at most (Linux alone)."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak so far is forgotten
+    before, began = _status_bytes("VmRSS"), time.process_time()
+    result = call()
+    return result, (time.process_time() - began, _status_bytes("VmHWM") - before)
+
+
+def _status_bytes(name: str) -> int:
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:")]
+    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

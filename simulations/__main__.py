@@ -3,11 +3,20 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from nerv_fl.errors import NervError
+from nerv_fl.records import RewardRow, RoundRecord
+from nerv_fl.server.stopping import GracefulStop
 from simulations.engine import run
 from simulations.prepare import load_recipe, open_folder, prepare
+
+
+def print_round(record: RoundRecord, _rows: Sequence[RewardRow]) -> None:
+    """Print a finished round."""
+    print(f"round {record.round}: loss {record.loss:.4f} {record.reason}")
 
 
 def main() -> int:
@@ -23,11 +32,9 @@ def main() -> int:
         config = load_recipe(options.recipe, overrides=options.overrides)
         folder = open_folder(options.out or Path("runs") / config.name, config, resume=options.resume)
         prepare(folder)
-        run(
-            folder,
-            ray=options.ray,
-            on_round=lambda record, _rows: print(f"round {record.round}: loss {record.loss:.4f} {record.reason}"),
-        )
+        stop = GracefulStop(print_round, say=partial(print, file=sys.stderr, flush=True))
+        stop.listen()
+        run(folder, ray=options.ray, on_round=stop.on_round)
     except NervError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -44,6 +44,11 @@ RULES = {
     "NumPy generators come from rng.py": Rule(
         rf"numpy\.random\.(?!(Bit)?Generator$)({NUMPY_GENERATORS})", ("nerv_fl/rng.py",), SHIPPED
     ),
+    "only logs, the registry and TLS read a calendar": Rule(
+        r"time\.(time|time_ns|localtime|gmtime|ctime)|datetime\.(datetime|date)\.(now|utcnow|today)",
+        ("nerv_fl/logs.py", "nerv_fl/registry/store.py", "nerv_fl/deploy/*"),
+        SHIPPED,
+    ),
     "only the command line prints": Rule(r"print", ("nerv_fl/cli*", "*/__main__.py"), SHIPPED),
     "only the store reads HDF5": Rule(r"h5py(\..*)?", ("nerv_fl/store/*", "datagen/export.py"), SHIPPED),
     "only the apps, the strategy and the engine know Flower": Rule(
@@ -71,6 +76,10 @@ OFFENCES = {
     "torch's global generator is not drawn from": ["import torch as t\nt.randn(3)", "import torch\ntorch.rand_like(x)"],
     "NumPy's global generator is not used": ["import numpy as np\nnp.random.seed(0)", "from numpy.random import rand"],
     "NumPy generators come from rng.py": ["import numpy as np\nnp.random.default_rng(0).random()"],
+    "only logs, the registry and TLS read a calendar": [
+        "import time\ntime.time()",
+        "from datetime import datetime, UTC\ndatetime.now(UTC)",
+    ],
     "only the command line prints": ["print('hello')"],
     "only the store reads HDF5": ["import h5py", "def f():\n    import h5py"],
     "only the apps, the strategy and the engine know Flower": ["from flwr.app import Message"],

@@ -137,6 +137,10 @@ class RunDisplay:
         if self._config:
             self.stage(ROUNDS, record.round, self._config.federation.num_rounds, "")
 
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self._console.print(line, highlight=False, markup=False)
+
     def end(self, rounds: Sequence[RoundRecord], manifest: Mapping[str, Any], *, report: Path) -> None:
         """Print what the run came to."""
         federated = [record for record in rounds if record.round > 0]

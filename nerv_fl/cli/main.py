@@ -21,6 +21,7 @@ from nerv_fl.cli.predictor import predictor
 from nerv_fl.cli.rewards import rewards
 from nerv_fl.cli.sweep import sweep
 from nerv_fl.errors import NervError
+from nerv_fl.logs import start_logs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,11 +45,23 @@ bootstrap_app.command()(predictor)
 
 INTERRUPTED = 130
 
+LogFormat = Annotated[str, typer.Option(envvar="NERV_LOG_FORMAT", help="text or json.")]
+LogLevel = Annotated[str, typer.Option(envvar="NERV_LOG_LEVEL", help="debug, info, warning or error.")]
+LogFile = Annotated[
+    Path | None, typer.Option(envvar="NERV_LOG_FILE", help="Log to this file, renamed at 10 MB; stderr if left out.")
+]
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, such as federation.num_nodes=50. Repeatable."),
 ]
+
+
+@app.callback()
+def logs(log_format: LogFormat = "text", log_level: LogLevel = "warning", log_file: LogFile = None) -> None:
+    """Say what is logged, and where."""
+    start_logs(form=log_format, level=log_level, file=log_file)
 
 
 @app.command()
@@ -68,9 +81,11 @@ def simulate(
     """Run a federation of virtual nodes on this machine, and write its report.
 
     Generates the ledgers, pretrains the encoder, and runs every round through Flower on Ray. Interrupt it whenever
-    you like: the last finished round is kept, and --resume goes on from there with the same results.
+    you like: the last finished round is kept, and --resume goes on from there with the same results. SIGTERM stops it
+    at the end of the round.
     """
     from nerv_fl.server.checkpoint import last_round  # noqa: PLC0415
+    from nerv_fl.server.stopping import GracefulStop  # noqa: PLC0415
     from simulations.engine import run  # noqa: PLC0415 (seconds of imports that other commands do not need)
     from simulations.prepare import load_recipe, open_folder, prepare  # noqa: PLC0415
 
@@ -80,10 +95,12 @@ def simulate(
     display = RunDisplay(Console(stderr=True), config)
     rounds_done = last_round(folder.checkpoint)
     display.begin(folder.root, rounds_done=rounds_done)
+    stop = GracefulStop(display.round, say=display.say)
     with display:
         prepare(folder, progress=display.stage)
+        stop.listen()
         with display.watching(folder.nodes, run=str(folder.read_manifest()["run"]), rounds_done=rounds_done):
-            run(folder, ray=ray, on_round=display.round)
+            run(folder, ray=ray, on_round=stop.on_round)
     rounds = folder.rounds()
     if as_json:
         final = folder.read_manifest().get("final")

@@ -13,6 +13,7 @@ import pytest
 from nerv_fl.config import Flat
 from nerv_fl.rng import stream
 from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.stopping import TERMINATED
 from tests.federation.leavings import leavings
 from tests.federation.test_killed_writing import EVENTFUL
 from tests.federation.tiny_run import SETTINGS, copy_run, run_rounds
@@ -85,6 +86,23 @@ def test_an_interrupted_run_leaves_a_whole_checkpoint(undisturbed: RunFolder, tm
     wait_for(partial(has_more, folder, run, than=1))
     run.send_signal(signal.SIGINT)
     assert end_of(run) != 0
+
+    finish(start(folder.root, RUN, "--resume"))
+
+    assert leavings(folder) == leavings(undisturbed)
+
+
+def test_sigterm_ends_a_run_after_its_round(undisturbed: RunFolder, tmp_path: Path) -> None:
+    folder = copy_run(tmp_path / "run", **RUN)
+    run = start(folder.root, RUN, "--resume")
+    wait_for(partial(has_more, folder, run, than=1))
+    wait_for(partial(busy_actors, run.pid))
+    begun = num_recorded(folder)
+    run.send_signal(signal.SIGTERM)
+    printed, _ = run.communicate(timeout=600)
+    assert run.returncode == TERMINATED, printed
+    assert f"stopped after round {num_recorded(folder) - 1}; --resume goes on from it" in printed
+    assert num_recorded(folder) > begun
 
     finish(start(folder.root, RUN, "--resume"))
 
