@@ -1,6 +1,5 @@
 """The block of nodes that one process hosts: one resident model, one optimiser, one thread, however many nodes."""
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -15,6 +14,7 @@ import numpy as np
 from nerv_fl.arrays import IntArray
 from nerv_fl.client.node import Node, RoundOrder
 from nerv_fl.client.presence import present
+from nerv_fl.client.request import read_constants
 from nerv_fl.client.train import LocalTraining, Records, Trainer, train_honestly
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import ConfigError
@@ -180,10 +180,4 @@ def resident_host(settings: HostSettings, *, constants: str) -> NodeHost:
     Raises:
         ConfigError: If they are none.
     """
-    try:
-        table = json.loads(constants)
-    except ValueError:
-        table = None
-    if not isinstance(table, dict):
-        raise ConfigError(f"constants are {constants[:80]!r}, expected a JSON object")
-    return NodeHost(settings, constants=table)
+    return NodeHost(settings, constants=read_constants(constants))

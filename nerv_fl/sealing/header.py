@@ -9,6 +9,9 @@ from nerv_fl.sealing.canonical import count_at, read_json, text_at, to_json
 MAX_HEADER_BYTES = 2048
 """More than any header needs, whose two names have at most 128 characters each."""
 
+LARGEST_NUMBER = 2**64
+"""Rounds and nodes are below it."""
+
 _MAX_NAME_CHARACTERS = 128
 _KEYS = frozenset({"base_hash", "ciphertext", "enclave", "node", "payload_size_bytes", "round", "run"})
 _INFO_DOMAIN = "nerv_fl update v1"
@@ -39,7 +42,7 @@ class Context:
             if not (text.isascii() and text.isprintable() and 0 < len(text) <= _MAX_NAME_CHARACTERS):
                 raise ConfigError(f"{name} is {text!r:.140}, expected 1 to {_MAX_NAME_CHARACTERS} printable characters")
         for name, number in (("round", self.round), ("node", self.node)):
-            if not 0 <= number < 2**64:
+            if not 0 <= number < LARGEST_NUMBER:
                 raise ConfigError(f"{name} is {number}, expected an integer in [0, 2^64)")
 
     def to_fields(self) -> dict[str, object]:

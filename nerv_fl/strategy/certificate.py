@@ -78,12 +78,29 @@ def verify_certificate(text: str | bytes, *, vendor_root: VerifyKey, run: str | 
     Raises:
         SealError: Naming what does not hold.
     """
-    body: Mapping[str, Any] = verify_document(text, vendor_root=vendor_root, run=run)
+    return check_statement(verify_document(text, vendor_root=vendor_root, run=run))
+
+
+def check_statement(body: Mapping[str, Any]) -> Verified:
+    """Return what a certificate's body shows, if its verdict follows from its numbers; whoever signed may have lied.
+
+    Raises:
+        SealError: Naming what does not hold, or that the body is none.
+    """
     if body.get("kind") not in (KIND, GATE_KIND) or body.get("version") != VERSION:
         raise SealError(
-            f"document is {body.get('kind')!r} version {body.get('version')!r}, expected {KIND!r} or {GATE_KIND!r} "
-            f"version {VERSION}"
+            f"document is {body.get('kind')!r:.80} version {body.get('version')!r:.80}, "
+            f"expected {KIND!r} or {GATE_KIND!r} version {VERSION}"
         )
+    try:
+        return _follow(body)
+    except SealError:
+        raise
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise SealError(f"certificate lacks a number, or holds something else in its place: {error!r:.200}") from error
+
+
+def _follow(body: Mapping[str, Any]) -> Verified:
     claims = _common_claims(body) | (_encoder_claims(body) if body["kind"] == KIND else _measure_claims(body))
     broken = [name for name, holds in claims.items() if not holds]
     if broken:

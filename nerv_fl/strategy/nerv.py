@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any, Final
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -23,6 +24,9 @@ from nerv_fl.strategy.enclave import Enclave
 from nerv_fl.strategy.outcome import RoundInput, RoundOutcome
 from nerv_fl.strategy.state import FederationState
 from nerv_fl.tasks.start import Constants
+
+LONGEST_REASON: Final = 500
+"""Characters that are logged of what a SuperNode says of its failure: it may be anything, on one line."""
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +152,7 @@ class NervStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Hand the round's envelopes to the enclave and commit its outcome."""
         cohort, lost = self.cohort(server_round), self._lost(server_round)
-        answers = _answers(replies, late=lost[LATE])
+        answers = _answers(replies, cohort=frozenset(cohort), late=lost[LATE])
         hearing = Hearing(
             trained=frozenset(cohort) - lost[OFFLINE] - answers.refusing,
             seconds=time.perf_counter() - self._asked_at,
@@ -222,28 +226,33 @@ class NervStrategy(Strategy):
         return online
 
 
-def _answers(replies: Iterable[Message], *, late: frozenset[int]) -> _Answers:
+def _answers(replies: Iterable[Message], *, cohort: frozenset[int], late: frozenset[int]) -> _Answers:
     """Return what the replies hold, without what is late.
 
-    A failed SuperNode is logged, and whoever replies may send anything.
+    A failed SuperNode is logged, and whoever replies may send anything; who was not asked is not listened to.
     """
     envelopes: list[bytes] = []
     answering: set[int] = set()
     refusing: set[int] = set()
     for reply in replies:
         if not reply.has_content():
-            log.warning("SuperNode of message %s failed: %s", reply.metadata.reply_to_message_id, reply.error.reason)
+            whose, why = reply.metadata.reply_to_message_id, reply.error.reason
+            log.warning("SuperNode of message %s failed: %s", whose, f"{why!r:.{LONGEST_REASON}}")
             continue
         answer = reply.content.config_records.get("answer", ConfigRecord())
-        nodes = [item for item in _list_of(answer, "nodes") if isinstance(item, int)]
+        nodes = [item for item in _list_of(answer, "nodes") if _is_number(item)]
         sealed = zip_longest(nodes, _list_of(answer, "envelopes"))
         envelopes.extend(item for node, item in sealed if isinstance(item, bytes) and node not in late)
-        answering.update(node for node in nodes if node not in late)
-        refusing.update(item for item in _list_of(answer, "refusing_nodes") if isinstance(item, int))
+        answering.update(cohort.intersection(nodes) - late)
+        refusing.update(cohort.intersection(filter(_is_number, _list_of(answer, "refusing_nodes"))))
     return _Answers(envelopes=envelopes, answering=frozenset(answering), refusing=frozenset(refusing))
 
 
-def _list_of(answer: ConfigRecord, key: str) -> list[object]:
+def _is_number(item: object) -> bool:
+    return isinstance(item, int) and not isinstance(item, bool)
+
+
+def _list_of(answer: ConfigRecord, key: str) -> list[Any]:
     """Return a list of a reply, empty if there is none."""
     value = answer.get(key)
     return list(value) if isinstance(value, list) else []

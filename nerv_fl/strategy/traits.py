@@ -67,7 +67,8 @@ class Examiner:
         """Return the traits of an update, float32 [P]; if not finite, `square` says so alone."""
         wide_L = self._scratch.wide_L
         wide_P = wide_L[: len(update_P)]
-        wide_P[:] = update_P
+        with np.errstate(invalid="ignore"):  # a signalling NaN warns as it is widened
+            wide_P[:] = update_P
         square = float(wide_P @ wide_P)
         if not math.isfinite(square):
             return Traits(num_small=0, square=square, public=0.0, sketch_D=np.zeros(SKETCH, dtype=np.float32))
