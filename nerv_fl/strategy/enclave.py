@@ -72,6 +72,7 @@ class Enclave:
         """Run one round on its envelopes; a rejected round leaves encoder and optimiser as they were."""
         watch = _Watch()
         admitted = self._open(given)
+        _log_refusals(admitted, round_number=given.round_number)
         trained = num_trained(self._evaluator.moves_P, len(given.theta_P))
         cohort = form_cohort(given, admitted, config=self._config, num_trained=trained)
         reject = partial(_rejection, given, cohort=cohort, watch=watch)
@@ -176,6 +177,14 @@ class _Watch:
         return EnclaveSeconds(
             **{stage: self._laps.get(stage, 0.0) for stage in ("open", "aggregate", "shapley", "gate")}
         )
+
+
+def _log_refusals(admitted: Admitted, *, round_number: int) -> None:
+    """Say once for each reason how many envelopes were refused, and whom their own signature proves at fault."""
+    for reason, count in admitted.refused.items():
+        proven = [node for node, fault in admitted.faults.items() if fault == reason]
+        at_fault = f", proven of nodes {proven}" if proven else ""
+        log.warning("round %d: %d envelopes refused as %s%s", round_number, count, reason, at_fault)
 
 
 def _too_few(counts: NodeCounts, *, config: RunConfig) -> str:

@@ -1,14 +1,10 @@
-from dataclasses import dataclass
-
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, RecordDict
 from flwr.app.user_config import UserConfigValue
 
-from nerv_fl.client.app import build_client_app, hosted_nodes
+from nerv_fl.client.app import hosted_nodes
+from tests.client.asking import COHORT, Answer, answer_of, ask
 from tests.client.conftest import Field
-from tests.federation.fake_grid import FakeGrid
-
-COHORT = [1, 3, 4, 5, 7]
 
 
 def context_of(**node_config: UserConfigValue) -> Context:
@@ -37,43 +33,6 @@ def test_in_deployment_a_supernode_hosts_its_own_node() -> None:
 
 def test_node_0_is_a_node() -> None:
     assert hosted_nodes([0, 1], context_of(node=0)) == [0]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a SuperNode answered."""
-
-    nodes: list[int]
-    envelopes: list[bytes]
-    refusing_nodes: list[int]
-
-
-def answer_of(reply: Message) -> Answer:
-    """Return a reply's only record; any other key is an error."""
-    return Answer(**reply.content.config_records["answer"])  # type: ignore[arg-type]
-
-
-def ask(field: Field, **changes: object) -> Message:
-    """Send one message to a SuperNode that hosts half of the nodes."""
-    order = field.order()
-    request = {
-        "run": order.run,
-        "round": 1,
-        "base_hash": order.base_hash,
-        "evidence": order.evidence,
-        "constants": '{"movement_floor": 0.01}',
-        "cohort": COHORT,
-    }
-    content = RecordDict(
-        {
-            "round": ConfigRecord(request | changes),  # type: ignore[arg-type]
-            "theta": ArrayRecord([order.theta_P.numpy()]),
-        }
-    )
-    settings = field.settings
-    grid = FakeGrid(build_client_app(lambda _context: settings), num_supernodes=2)
-    (reply,) = grid.send_and_receive([Message(content, dst_node_id=1001, message_type="train")])
-    return reply
 
 
 def test_the_reply_holds_envelopes_and_nothing_else_of_the_data(field: Field) -> None:

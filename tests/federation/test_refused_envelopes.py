@@ -21,7 +21,7 @@ from tests.federation.tiny_run import (
 )
 
 
-def test_nan_update_is_refused_counted_and_costs_its_node(new_run: NewRun) -> None:
+def test_nan_update_is_refused_counted_and_costs_its_node(new_run: NewRun, caplog: pytest.LogCaptureFixture) -> None:
     folder = new_run(**{"federation.num_rounds": 1})
 
     def poison(envelopes: dict[int, bytes], forger: Forger) -> dict[int, bytes]:
@@ -35,6 +35,7 @@ def test_nan_update_is_refused_counted_and_costs_its_node(new_run: NewRun) -> No
     assert record.accepted
     assert record.nodes is not None
     assert record.nodes.refused == {"not-finite": 1}
+    assert "round 1: 1 envelopes refused as not-finite, proven of nodes [5]" in caplog.messages
     assert (record.nodes.heard, record.nodes.admitted) == (6, 5)
     assert (row.flag, row.payout_nano, row.value) == ("not-finite", 0, None)
     assert state.reputations[5] == 0.3 * 0.5
@@ -51,7 +52,9 @@ def test_update_of_another_model_is_refused(new_run: NewRun) -> None:
     assert refused(folder, 1) == {"bad-payload": 1}
 
 
-def test_broken_envelopes_are_counted_by_reason_and_the_round_goes_on(new_run: NewRun) -> None:
+def test_broken_envelopes_are_counted_and_logged_by_reason_and_the_round_goes_on(
+    new_run: NewRun, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = new_run(**{"federation.num_rounds": 2})
 
     def litter(envelopes: dict[int, bytes], forger: Forger) -> list[bytes]:
@@ -80,6 +83,8 @@ def test_broken_envelopes_are_counted_by_reason_and_the_round_goes_on(new_run: N
         "not-in-cohort": 1,
         "wrong-context": 2,
     }
+    logged = [line.partition("round 2: ")[2] for line in caplog.messages if "refused as" in line]
+    assert logged == [f"{count} envelopes refused as {reason}" for reason, count in refused(folder, 2).items()]
     assert record_of(folder, 2).accepted
     assert state.reputations == pytest.approx(reputations_by_rewards(folder))
 
