@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from nerv_fl.arrays import IntArray
+from nerv_fl.client.alone import alone_in
 from nerv_fl.client.node import Node, RoundOrder
 from nerv_fl.client.presence import present
 from nerv_fl.client.request import read_constants
@@ -102,7 +103,8 @@ class NodeHost:
         envelopes: dict[int, bytes] = {}
         keeping: dict[int, Future[bytes]] = {}
         refusing: list[int] = []
-        with ThreadPoolExecutor(DISK_THREADS) as disk:
+        with ExitStack() as locks, ThreadPoolExecutor(DISK_THREADS) as disk:
+            numbers = self._held(order, numbers, locks=locks, refusing=refusing)
             for number, prepared in self._prepare_all(order, numbers, disk=disk).items():
                 with _contained(number, order, refusing=refusing):
                     node, stored = prepared.result()
@@ -115,6 +117,22 @@ class NodeHost:
                 with _contained(number, order, refusing=refusing):
                     envelopes[number] = kept.result()
         return {number: envelopes[number] for number in numbers if number in envelopes}, tuple(sorted(refusing))
+
+    def _held(
+        self, order: RoundOrder, numbers: Sequence[int], *, locks: ExitStack, refusing: list[int]
+    ) -> Sequence[int]:
+        """Return the nodes whose folders no other process holds; they are this one's until `locks` closes.
+
+        A simulation's blocks share no node, and its folders hold nothing but what a seed gives.
+        """
+        if self._settings.simulated:
+            return numbers
+        held = []
+        for number in numbers:
+            with _contained(number, order, refusing=refusing):
+                locks.enter_context(alone_in(node_folder(self._settings.nodes, number)))
+                held.append(number)
+        return held
 
     def _prepare_all(
         self, order: RoundOrder, numbers: Sequence[int], *, disk: ThreadPoolExecutor

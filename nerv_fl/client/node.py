@@ -1,7 +1,7 @@
 """One node: checks the enclave's evidence, trains on its own shard, accounts for it on disk, and seals its update.
 
-A node's folder holds its signing key, its spending ledger and the last envelope it sent. Asked twice for one round,
-it resends that envelope and never trains twice.
+A node's folder holds its signing key, its spending ledger (signed in deployment) and the last envelope it sent. Asked
+twice for one round, it resends that envelope and never trains twice.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import torch
 
-from nerv_fl.client.privacy import Mechanism, SpendingLedger
+from nerv_fl.client.privacy import Mechanism
 from nerv_fl.client.sent import Label, envelope_of, keep, label_of
+from nerv_fl.client.spending import SpendingLedger
 from nerv_fl.client.train import (
     Assignment,
     LocalTraining,
@@ -95,6 +96,7 @@ class Node:
             folder / "spending.json",
             mechanism=Mechanism(sigma=config.privacy.sigma, sampling_rate=rate, unit=config.privacy_unit),
             privacy=config.privacy,
+            key=None if simulated else SigningKey.load_private(folder / KEY_FILE),
         )
 
     def answer(self, order: RoundOrder, *, trainer: Trainer, data: Any) -> bytes:
@@ -186,6 +188,8 @@ class Node:
     def _stored(self, order: RoundOrder) -> bytes | None:
         """Return what was sent for this round, None if it was not answered yet."""
         sent, asked = label_of(self._folder), _label_of(order)
+        if sent is not None and not self._simulated:
+            self._spending.require(sent.run, sent.round_number)
         if sent is None or (sent.run, sent.round_number) != (asked.run, asked.round_number):
             return None
         if sent.base_hash != asked.base_hash:

@@ -1,4 +1,4 @@
-"""Differential privacy of a node: the mechanism, its accountant, and the spending kept on the node's own disk.
+"""Differential privacy of a node: the mechanism and its accountant; `spending` keeps what was spent.
 
 The mechanism is the subsampled Gaussian one: Poisson sampling at rate q, per-record clipping to C, noise N(0, (sigma
 C)^2) on the sum. The unit is one *step record* (a pair of states and its batch), add or remove, records taken as
@@ -10,11 +10,8 @@ Sources: Abadi et al., "Deep learning with differential privacy", 2016, algorith
 composition of differential privacy", 2021 (the PRV accountant, as Opacus implements it).
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from opacus.accountants import PRVAccountant
@@ -24,7 +21,6 @@ from torch import nn, optim
 from nerv_fl.checks import in_range
 from nerv_fl.config import PrivacyConfig
 from nerv_fl.errors import PrivacyError
-from nerv_fl.files import write_atomically
 from nerv_fl.rng import Source
 
 
@@ -93,81 +89,3 @@ def private_optimizer(
         expected_batch_size=expected_batch,
         loss_reduction="mean",
     )
-
-
-class SpendingLedger:
-    """What a node has spent, on its own disk: written before an update leaves, keyed by (run, round), so counted once.
-
-    Args:
-        path: JSON file; created at the first entry.
-        mechanism: The step this node takes.
-        privacy: Delta and the budget.
-
-    Raises:
-        PrivacyError: If the file is damaged, or its steps were of another mechanism.
-    """
-
-    def __init__(self, path: Path, *, mechanism: Mechanism, privacy: PrivacyConfig) -> None:
-        self._path = path
-        self._mechanism = mechanism
-        self._privacy = privacy
-        self._steps = _read_steps(path, mechanism=mechanism)
-
-    @property
-    def num_steps(self) -> int:
-        """Steps taken in all rounds of all runs."""
-        return sum(self._steps.values())
-
-    @property
-    def epsilon(self) -> float:
-        """Epsilon spent so far at the configured delta."""
-        return epsilon_of(self._mechanism, self.num_steps, delta=self._privacy.delta)
-
-    def spend(self, run: str, round_number: int, *, num_steps: int) -> None:
-        """Account for a round on disk, before its update leaves the node; the latest round may be repeated.
-
-        Raises:
-            PrivacyError: If the round would exceed the budget, or later ones have been answered since; nothing is
-            then written.
-        """
-        key = f"{run}/{round_number}"
-        if key in self._steps:
-            if key != list(self._steps)[-1]:
-                raise PrivacyError(
-                    f"round {round_number} of {run} was answered before, expected {list(self._steps)[-1]} or a new one"
-                )
-            return
-        epsilon = epsilon_of(self._mechanism, self.num_steps + num_steps, delta=self._privacy.delta)
-        if epsilon > self._privacy.max_epsilon:
-            raise PrivacyError(
-                f"epsilon after round {round_number} would be {epsilon:.3f} at delta {self._privacy.delta:g} "
-                f"per {self._mechanism.unit} (Poisson sampling at {self._mechanism.sampling_rate:g}), "
-                f"expected at most {self._privacy.max_epsilon:g}"
-            )
-        steps = {**self._steps, key: num_steps}
-        write_atomically(
-            self._path, json.dumps({"mechanism": asdict(self._mechanism), "steps": steps}, indent=1).encode()
-        )
-        self._steps = steps
-
-
-def _read_steps(path: Path, *, mechanism: Mechanism) -> Mapping[str, int]:
-    if not path.exists():
-        return {}
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        spent = Mechanism(**table["mechanism"])
-        steps = {str(key): _step_count(value) for key, value in table["steps"].items()}
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise PrivacyError(f"{path} is not a spending ledger ({error}), expected the file this node wrote") from error
-    if spent != mechanism:
-        raise PrivacyError(
-            f"{path} holds steps of {spent}, expected {mechanism}: epsilon of a mixture is not accounted for"
-        )
-    return steps
-
-
-def _step_count(value: object) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"number of steps is {value!r}")
-    return value

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from nerv_fl.arrays import IntArray
-from nerv_fl.client.privacy import Mechanism, SpendingLedger
+from nerv_fl.client.privacy import Mechanism
+from nerv_fl.client.spending import SpendingLedger
 from nerv_fl.client.train import Trainer, sampling_rate
 from nerv_fl.config import PrivacyConfig, RunConfig, TrainingConfig
 from nerv_fl.errors import ConfigError, PrivacyError

@@ -15,8 +15,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from benchmarks.bench_fuzz import peak_mb
 from nerv_fl.client import request as request_module
-from nerv_fl.client.privacy import SpendingLedger
 from nerv_fl.client.request import read_cohort, read_constants, read_order, read_vector
+from nerv_fl.client.spending import SpendingLedger
 from nerv_fl.config import Flat
 from nerv_fl.errors import ConfigError, PrivacyError, SealError
 from tests.client.asking import COHORT, answer_of, ask, send

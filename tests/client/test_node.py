@@ -10,7 +10,7 @@ import torch
 from nerv_fl.arrays import IntArray
 from nerv_fl.client import node as node_module
 from nerv_fl.client.node import register
-from nerv_fl.client.privacy import SpendingLedger
+from nerv_fl.client.spending import SpendingLedger
 from nerv_fl.config import Flat
 from nerv_fl.errors import PrivacyError, SealError
 from nerv_fl.rng import stream

@@ -2,16 +2,20 @@
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nerv_fl.client.privacy import Mechanism, SpendingLedger, epsilon_of
+from nerv_fl.client.privacy import Mechanism, epsilon_of
+from nerv_fl.client.spending import SpendingLedger
 from nerv_fl.config import PrivacyConfig
 from nerv_fl.errors import PrivacyError
+from nerv_fl.sealing import SigningKey
 
 DELTA = 1e-5
 
@@ -27,10 +31,11 @@ class Account:
     path: Path
     rate: float = 0.01
     max_epsilon: float = 8.0
+    key: SigningKey | None = None
 
     def open(self) -> SpendingLedger:
         privacy = PrivacyConfig(max_epsilon=self.max_epsilon)
-        return SpendingLedger(self.path, mechanism=mechanism(self.rate), privacy=privacy)
+        return SpendingLedger(self.path, mechanism=mechanism(self.rate), privacy=privacy, key=self.key)
 
 
 @pytest.fixture
@@ -146,3 +151,108 @@ def test_steps_are_the_sum_over_different_rounds(
         account.open().spend("demo", turn, num_steps=num_steps)
         counted.setdefault(turn, num_steps)
     assert account.open().num_steps == sum(counted.values())
+
+
+KEY = SigningKey(b"a node".ljust(32))
+STRANGER = SigningKey(b"a stranger".ljust(32))
+
+
+@pytest.fixture
+def signed(account: Account) -> Account:
+    """A deployed node's ledger after two rounds."""
+    signed = replace(account, key=KEY)
+    signed.open().spend("demo", 1, num_steps=3)
+    signed.open().spend("demo", 2, num_steps=2)
+    return signed
+
+
+def test_a_signed_ledger_is_read_by_its_own_node(signed: Account) -> None:
+    assert signed.open().num_steps == 5
+    assert json.loads(signed.path.read_text()).keys() == {"mechanism", "steps", "signature"}
+
+
+def refuse(signed: Account, key: SigningKey = KEY) -> None:
+    message = (
+        f"{signed.path} is not signed by this node's key {key.verify_key.fingerprint}, "
+        "expected the file that it wrote: it was changed, or is another node's; restore the newest that it wrote, or retire this node"
+    )
+    with pytest.raises(PrivacyError, match=f"^{re.escape(message)}$"):
+        replace(signed, key=key).open()
+
+
+def fewer(table: dict[str, Any]) -> None:
+    table["steps"]["demo/1"] = 1
+
+
+def dropped(table: dict[str, Any]) -> None:
+    del table["steps"]["demo/2"]
+
+
+def renamed(table: dict[str, Any]) -> None:
+    table["steps"]["demo/3"] = table["steps"].pop("demo/2")
+
+
+def reordered(table: dict[str, Any]) -> None:
+    table["steps"] = dict(reversed(table["steps"].items()))
+
+
+def resampled(table: dict[str, Any]) -> None:
+    table["mechanism"]["sampling_rate"] = 0.001
+
+
+def unsigned(table: dict[str, Any]) -> None:
+    del table["signature"]
+
+
+def garbled(table: dict[str, Any]) -> None:
+    table["signature"] = table["signature"][4:] + table["signature"][:4]
+
+
+def not_text(table: dict[str, Any]) -> None:
+    table["signature"] = ["x"]
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [fewer, dropped, renamed, reordered, resampled, unsigned, garbled, not_text],
+    ids=lambda item: item.__name__,
+)
+def test_a_ledger_that_was_changed_is_refused(signed: Account, tamper: Callable[[dict[str, Any]], None]) -> None:
+    table = json.loads(signed.path.read_text())
+    tamper(table)
+    signed.path.write_text(json.dumps(table))
+
+    refuse(signed)
+
+
+def test_another_nodes_ledger_is_refused(signed: Account) -> None:
+    refuse(signed, STRANGER)
+
+
+def test_an_unsigned_ledger_does_not_become_a_deployed_nodes(account: Account) -> None:
+    account.open().spend("demo", 1, num_steps=3)
+
+    refuse(account)
+
+
+def test_a_ledger_older_than_what_was_sent_is_refused(signed: Account) -> None:
+    ledger = signed.open()
+    ledger.require("demo", 2)
+    message = (
+        f"{signed.path} lacks round 3 of demo, which this node has answered, expected the newest file that it wrote: "
+        "restore that one, or retire this node"
+    )
+    with pytest.raises(PrivacyError, match=f"^{re.escape(message)}$"):
+        ledger.require("demo", 3)
+
+
+def test_a_round_repeated_with_fresh_noise_counts_again(signed: Account) -> None:
+    signed.open().spend("demo", 2, num_steps=2)
+
+    assert signed.open().num_steps == 7
+
+
+def test_fresh_noise_is_limited_by_the_budget_too(signed: Account) -> None:
+    small = replace(signed, max_epsilon=signed.open().epsilon)
+    with pytest.raises(PrivacyError, match=r"^epsilon after round 2 would be "):
+        small.open().spend("demo", 2, num_steps=2)
