@@ -236,8 +236,8 @@ def _answers(replies: Iterable[Message], *, cohort: frozenset[int], late: frozen
     refusing: set[int] = set()
     for reply in replies:
         if not reply.has_content():
-            whose, why = reply.metadata.reply_to_message_id, reply.error.reason
-            log.warning("SuperNode of message %s failed: %s", whose, f"{why!r:.{LONGEST_REASON}}")
+            whose, why = reply.metadata.reply_to_message_id, _on_one_line(str(reply.error.reason))
+            log.warning("SuperNode of message %s failed: %s", whose, why)
             continue
         answer = reply.content.config_records.get("answer", ConfigRecord())
         nodes = [item for item in _list_of(answer, "nodes") if _is_number(item)]
@@ -246,6 +246,11 @@ def _answers(replies: Iterable[Message], *, cohort: frozenset[int], late: frozen
         answering.update(cohort.intersection(nodes) - late)
         refusing.update(cohort.intersection(filter(_is_number, _list_of(answer, "refusing_nodes"))))
     return _Answers(envelopes=envelopes, answering=frozenset(answering), refusing=frozenset(refusing))
+
+
+def _on_one_line(text: str) -> str:
+    """Return the beginning of what somebody says, without anything that a log or a terminal would act upon."""
+    return "".join(character if character.isprintable() else "?" for character in text[:LONGEST_REASON])
 
 
 def _is_number(item: object) -> bool:

@@ -174,7 +174,8 @@ def test_a_signed_ledger_is_read_by_its_own_node(signed: Account) -> None:
 def refuse(signed: Account, key: SigningKey = KEY) -> None:
     message = (
         f"{signed.path} is not signed by this node's key {key.verify_key.fingerprint}, "
-        "expected the file that it wrote: it was changed, or is another node's; restore the newest that it wrote, or retire this node"
+        "expected the file that it wrote: it was changed, or is another node's; "
+        "restore the newest that it wrote, or retire this node"
     )
     with pytest.raises(PrivacyError, match=f"^{re.escape(message)}$"):
         replace(signed, key=key).open()

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from nerv_fl.config import RunConfig, build
@@ -171,6 +171,34 @@ def test_a_malformed_reply_costs_nothing_but_itself(reply: dict[str, Any]) -> No
 
     assert list(bench.enclave.given[0].envelopes) == [b"a"]
     assert bench.hearings[0].trained == frozenset(bench.strategy.cohort(1))
+
+
+def test_who_was_not_asked_is_not_listened_to(caplog: pytest.LogCaptureFixture) -> None:
+    """A hostile reply names others: nobody outside the cohort is heard or fills the log, and true is no node."""
+    bench = Bench()
+    outsider = next(node for node in range(20) if node not in bench.strategy.cohort(1))
+    refusing = [outsider, -1, 10**9]
+
+    bench.strategy.start(grid_of({0: answer([b"a"], refusing=refusing), 1: {"refusing_nodes": [True]}}), num_rounds=1)
+
+    assert bench.hearings[0].trained == frozenset(bench.strategy.cohort(1))
+    assert "nodes [] refuse" in caplog.text
+
+
+def test_what_a_supernode_says_of_its_failure_is_logged_on_one_line_and_cut(caplog: pytest.LogCaptureFixture) -> None:
+    def forge(reply: Message) -> Message:
+        return Message(Error(2, "lost\nround 1: all is well\x1b[2J" + "x" * 10**6), reply_to=reply)
+
+    app = ClientApp()
+    app.train()(lambda message, _context: message)
+    grid = FakeGrid(app, num_supernodes=2, meddle=forge)
+
+    Bench().strategy.start(grid, num_rounds=1)
+
+    said = [message for message in caplog.messages if "failed: " in message]
+    assert len(said) == 2
+    assert "failed: lost?round 1: all is well?[2Jx" in said[0]
+    assert all(message.isprintable() and len(message) < 600 for message in said)
 
 
 def test_clients_evaluate_nothing() -> None:
