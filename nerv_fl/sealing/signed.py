@@ -14,7 +14,7 @@ from nerv_fl.sealing.evidence import Evidence, check_evidence
 from nerv_fl.sealing.keys import SigningKey, VerifyKey
 
 MAX_DOCUMENT_BYTES = 2**20
-"""Longest document that is read: 1 MiB, of which JSON makes some 30 MiB at worst; a usual certificate has 16 KB."""
+"""Longest document that is read: 1 MiB, of which JSON makes some 30 MiB at worst; a usual certificate has 15 KB."""
 
 _KEYS = frozenset({"body", "evidence", "signature"})
 _INDENT = 1
