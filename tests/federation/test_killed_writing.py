@@ -29,7 +29,7 @@ EVENTFUL = {
     "federation.num_rounds": 4,
     "privacy.max_epsilon": 1e3,
 }
-WRITES_A_ROUND = 100
+WRITES_A_ROUND = 70
 """About as often a round of this run writes: a life that ends within so many writes ends anywhere in a round."""
 
 
