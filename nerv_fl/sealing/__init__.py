@@ -1,6 +1,7 @@
 """Sealing: updates that one enclave alone can read, evidence of that enclave, and documents it signs.
 
-Read in this order: `keys`, `envelope` with its `payload` and its `codecs`, `evidence` (MOCK hardware), `signed`.
+Read in this order: `keys`, `envelope` with its `payload` and its `codecs`, `evidence` and `storage` (MOCK hardware),
+`signed`.
 """
 
 from nerv_fl.sealing.codecs import CODECS
@@ -18,6 +19,7 @@ from nerv_fl.sealing.keys import OpeningKey, SealingKey, SigningKey, VerifyKey
 from nerv_fl.sealing.payload import decode_update, encode_update, rounding_spacing, update_size_bytes
 from nerv_fl.sealing.refusal import EnvelopeRefused, Reason
 from nerv_fl.sealing.signed import sign_document, verify_document
+from nerv_fl.sealing.storage import MachineSecret, Owner, machine_secret, seal_storage, unseal_storage
 
 __all__ = [
     "CODECS",
@@ -27,7 +29,9 @@ __all__ = [
     "EnvelopeRefused",
     "Evidence",
     "Header",
+    "MachineSecret",
     "OpeningKey",
+    "Owner",
     "Reason",
     "SealingKey",
     "SigningKey",
@@ -38,11 +42,14 @@ __all__ = [
     "encode_update",
     "issue_evidence",
     "largest_envelope_bytes",
+    "machine_secret",
     "open_envelope",
     "read_envelope",
     "rounding_spacing",
     "seal",
+    "seal_storage",
     "sign_document",
+    "unseal_storage",
     "update_size_bytes",
     "verify_document",
 ]
