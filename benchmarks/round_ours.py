@@ -20,7 +20,7 @@ from benchmarks.processes import children_cpu_s
 from nerv_fl.client.host import HostSettings
 from nerv_fl.config import Flat
 from nerv_fl.records import RewardRow, RoundRecord
-from nerv_fl.server import app
+from nerv_fl.server import app, enclave_process
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.monitor import Monitor
 from nerv_fl.server.utility import Pools, PoolSettings
@@ -100,7 +100,7 @@ def measure(folder: RunFolder, work: Callable[..., Any]) -> list[dict[str, float
         return replace(host_settings(run), training=work)
 
     with (
-        patch.object(app, "make_pools", rounds.make_pools),
+        patch.object(enclave_process, "make_pools", rounds.make_pools),
         patch.object(app, "Monitor", rounds.make_monitor),
         patch.object(engine, "host_settings", with_work),
     ):

@@ -19,7 +19,8 @@ from nerv_fl.config import RunConfig, as_table, flatten, read_recipe
 from nerv_fl.errors import CheckpointError, ConfigError
 from nerv_fl.files import write_atomically
 from nerv_fl.server.folder import RunFolder
-from nerv_fl.strategy.identity import EnclaveIdentity, own_code_hash
+from nerv_fl.strategy.birth import prepare_identity
+from nerv_fl.strategy.identity import own_code_hash
 from simulations.adversaries import assign_roles
 from simulations.bootstrap import given_weights, provenance, require_begun_with
 from simulations.setups.known import setup_of
@@ -102,7 +103,7 @@ def prepare(folder: RunFolder, *, progress: Progress = silent) -> None:
     _make_data(folder, progress=progress)
     _make_bootstrap(folder, weights, progress=progress)
     _register_nodes(folder)
-    EnclaveIdentity.load_or_create(folder.enclave, run=str(folder.read_manifest()["run"]))
+    prepare_identity(folder.enclave, run=str(folder.read_manifest()["run"]), place=config.enclave.place)
 
 
 def _require_same(stored: RunConfig, asked: RunConfig, *, out: Path) -> None:

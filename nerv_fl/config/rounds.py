@@ -161,7 +161,10 @@ class RewardsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EnclaveConfig:
-    """The simulated enclave: evaluation processes, their chunk (bits depend on it), memory, and what it flags.
+    """The simulated enclave: its place, evaluation processes, their chunk (bits depend on it), memory, what it flags.
+
+    Its place is "here", in the server's own process, or a "process" of its own, which alone holds its keys and the
+    opened updates.
 
     Opened updates beyond `memory_mb` MiB are not kept but opened again whenever they are read: slower, the same bits.
 
@@ -170,6 +173,7 @@ class EnclaveConfig:
     along what is public. 0 switches either off.
     """
 
+    place: str = "here"
     workers: int = 2
     chunk: int = 32
     memory_mb: float = 1024.0
@@ -179,6 +183,7 @@ class EnclaveConfig:
 
     def __post_init__(self) -> None:
         """Refuse an enclave without workers."""
+        one_of("enclave.place", self.place, choices=("here", "process"))
         in_range("enclave.workers", self.workers, low=1, high=1024)
         in_range("enclave.chunk", self.chunk, low=1, high=10**5)
         in_range("enclave.memory_mb", self.memory_mb, low=0, high=1e9)

@@ -13,15 +13,14 @@ from flwr.serverapp import Grid, ServerApp
 from nerv_fl.arrays import Vector
 from nerv_fl.records import RewardRow, RoundRecord
 from nerv_fl.server.checkpoint import has_state, load_state
+from nerv_fl.server.enclave import EnclaveSettings
+from nerv_fl.server.enclave_process import open_enclave
 from nerv_fl.server.folder import POOLS, RunFolder
 from nerv_fl.server.monitor import Monitor
 from nerv_fl.server.recorder import OnRound, Recorder
 from nerv_fl.server.report import write_report
 from nerv_fl.server.tracking import make_trackers
 from nerv_fl.server.utility import PoolSettings
-from nerv_fl.server.workers import make_pools
-from nerv_fl.strategy.enclave import Enclave
-from nerv_fl.strategy.identity import EnclaveIdentity
 from nerv_fl.strategy.nerv import NervStrategy
 from nerv_fl.strategy.state import FederationState
 from nerv_fl.tasks.known import find_task
@@ -60,10 +59,11 @@ def serve(grid: Grid, folder: RunFolder, *, num_supernodes: int, on_round: OnRou
     """
     config, manifest = folder.config, folder.read_manifest()
     start_P, constants = find_task(config.task).read_start(folder.bootstrap_path, config)
-    settings = PoolSettings(config=config, paths={name: folder.data(name) for name in POOLS}, constants=constants)
+    pool_settings = PoolSettings(config=config, paths={name: folder.data(name) for name in POOLS}, constants=constants)
     run = str(manifest["run"])
+    settings = EnclaveSettings(pools=pool_settings, roster=folder.read_roster(), run=run, folder=folder.enclave)
     trackers = make_trackers(config.tracking, folder.root)
-    with make_pools(settings) as pools:
+    with open_enclave(settings) as (pools, enclave):
         state, is_new = _state(folder, start_P, run=run)
         monitor = Monitor(pools, config=config)
         if is_new:
@@ -71,10 +71,6 @@ def serve(grid: Grid, folder: RunFolder, *, num_supernodes: int, on_round: OnRou
         recorder = Recorder(folder, state, monitor=monitor, config=config, trackers=trackers, on_round=on_round)
         if is_new:
             recorder.record_bootstrap()
-        identity = EnclaveIdentity.load(folder.enclave)
-        enclave = Enclave(
-            identity, folder.read_roster(), evaluator=pools, config=config, run=run, folder=folder.enclave
-        )
         strategy = NervStrategy(
             enclave,
             state,

@@ -123,11 +123,16 @@ def _join(parts: Sequence[Measures]) -> Measures:
 
 
 def _start_worker(settings: PoolSettings) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     _pools.append(Pools(settings))
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """See to it that this process ends as soon as the one that started it has ended, however that came about."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,7 +1,7 @@
 """The enclave's keys and evidence, kept through a restart.
 
-A real TEE would seal these keys to its hardware. Here they lie in a folder, readable by their owner alone (mode
-0600): that is the mock.
+A real TEE would seal these keys to its hardware. Here they lie in a folder, in the clear or sealed with a secret that
+is itself a file (`keeping`): that is the mock.
 """
 
 import secrets
@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Self
 
 import nerv_fl
-from nerv_fl.errors import CheckpointError
+from nerv_fl.errors import CheckpointError, SealError
 from nerv_fl.files import write_atomically
-from nerv_fl.sealing import Evidence, OpeningKey, SigningKey, VerifyKey, code_hash, issue_evidence
+from nerv_fl.sealing import Evidence, OpeningKey, Owner, SigningKey, VerifyKey, code_hash, issue_evidence
+from nerv_fl.strategy.keeping import KEEPING, PrivateKeys
 
-_OPENING, _SIGNING, _EVIDENCE, VENDOR_ROOT_FILE = "opening.key", "signing.key", "evidence.json", "vendor-root.pub"
+_EVIDENCE, VENDOR_ROOT_FILE = "evidence.json", "vendor-root.pub"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,33 +29,42 @@ class EnclaveIdentity:
     vendor_root: VerifyKey
 
     @classmethod
-    def create(cls, folder: Path, *, run: str) -> Self:
+    def create(cls, folder: Path, *, run: str, place: str = "here") -> Self:
         """Make keys for a new run, have a fresh mock vendor root vouch for them, and keep them in `folder`.
 
         The vendor root's private key is used once and forgotten; its public key is what nodes pin.
+
+        Args:
+            folder: Where they are kept.
+            run: Name of the run.
+            place: `enclave.place`, which says how they are kept.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        vendor, opening_key, signing_key = SigningKey.generate(), OpeningKey.generate(), SigningKey.generate()
+        vendor, keys = SigningKey.generate(), PrivateKeys.generate()
         evidence = issue_evidence(
             vendor,
-            sealing_key=opening_key.sealing_key,
-            verify_key=signing_key.verify_key,
+            sealing_key=keys.opening.sealing_key,
+            verify_key=keys.signing.verify_key,
             code_hash=own_code_hash(),
             run=run,
             nonce=secrets.token_hex(16),
         )
-        opening_key.save_private(folder / _OPENING)
-        signing_key.save_private(folder / _SIGNING)
+        KEEPING[place].save(keys, folder, Owner(code_hash=own_code_hash(), run=run))
         write_atomically(folder / VENDOR_ROOT_FILE, vendor.verify_key.to_text().encode())
         write_atomically(folder / _EVIDENCE, evidence.to_text().encode())
-        return cls(opening_key=opening_key, signing_key=signing_key, evidence=evidence, vendor_root=vendor.verify_key)
+        return cls(opening_key=keys.opening, signing_key=keys.signing, evidence=evidence, vendor_root=vendor.verify_key)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, *, run: str | None = None, place: str = "here") -> Self:
         """Read the keys of a run that is resumed.
 
+        Args:
+            folder: Where they are kept.
+            run: Run that they must be of; that of the evidence if None.
+            place: `enclave.place`, as they were made with.
+
         Raises:
-            SealError: If a file is missing or malformed.
+            SealError: If a file is missing, malformed, or sealed for another run, code or machine.
             CheckpointError: If the code has changed since: its evidence would speak for other code.
         """
         evidence = Evidence.from_text((folder / _EVIDENCE).read_text(encoding="utf-8"))
@@ -63,17 +73,22 @@ class EnclaveIdentity:
                 f"{folder / _EVIDENCE} is for code {evidence.code_hash[:12]}, expected {own_code_hash()[:12]}: "
                 "this run began with another version of nerv_fl"
             )
+        keys = KEEPING[place].load(folder, Owner(code_hash=own_code_hash(), run=run or evidence.run))
+        found, named = keys.opening.sealing_key.fingerprint, evidence.sealing_key.fingerprint
+        if found != named:
+            raise SealError(f"{folder / _EVIDENCE} is for the key {named}, expected {found}, which lies beside it")
         return cls(
-            opening_key=OpeningKey.load_private(folder / _OPENING),
-            signing_key=SigningKey.load_private(folder / _SIGNING),
+            opening_key=keys.opening,
+            signing_key=keys.signing,
             evidence=evidence,
             vendor_root=read_vendor_root(folder / VENDOR_ROOT_FILE),
         )
 
     @classmethod
-    def load_or_create(cls, folder: Path, *, run: str) -> Self:
+    def load_or_create(cls, folder: Path, *, run: str, place: str = "here") -> Self:
         """Return the run's identity, made at the first start; evidence is written last, so a torn start begins anew."""
-        return cls.load(folder) if (folder / _EVIDENCE).exists() else cls.create(folder, run=run)
+        begun = (folder / _EVIDENCE).exists()
+        return cls.load(folder, run=run, place=place) if begun else cls.create(folder, run=run, place=place)
 
 
 def read_vendor_root(path: Path) -> VerifyKey:

@@ -20,8 +20,7 @@ from nerv_fl.config import RunConfig
 from nerv_fl.errors import AggregationError, ConfigError
 from nerv_fl.faults import LATE, OFFLINE, nodes_by_fate
 from nerv_fl.strategy.draw import draw_cohort
-from nerv_fl.strategy.enclave import Enclave
-from nerv_fl.strategy.outcome import RoundInput, RoundOutcome
+from nerv_fl.strategy.outcome import Border, RoundInput, RoundOutcome
 from nerv_fl.strategy.state import FederationState
 from nerv_fl.tasks.start import Constants
 
@@ -73,7 +72,7 @@ class NervStrategy(Strategy):
 
     def __init__(
         self,
-        enclave: Enclave,
+        enclave: Border,
         state: FederationState,
         *,
         config: RunConfig,

@@ -5,6 +5,7 @@ Shapes: N admitted nodes, P parameters.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from nerv_fl.arrays import Vector
 from nerv_fl.records import GateSummary, Homomorphism, NodeCounts, ShapleySummary, ValueSummary
@@ -100,3 +101,14 @@ class RoundOutcome:
     value: ValueSummary
     certificate: str | None
     seconds: EnclaveSeconds
+
+
+class Border(Protocol):
+    """All that the server sees of an enclave, wherever that is."""
+
+    @property
+    def evidence(self) -> str:
+        """The signed statement of its public keys and code, for nodes to check."""
+
+    def process(self, given: RoundInput) -> RoundOutcome:
+        """Run one round on its envelopes; a rejected round leaves encoder and optimiser as they were."""
