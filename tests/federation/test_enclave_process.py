@@ -2,35 +2,15 @@
 
 import multiprocessing
 import os
-import shutil
 import signal
 from collections.abc import Sequence
-from pathlib import Path
-
-import pytest
 
 from nerv_fl.records import RewardRow, RoundRecord
 from nerv_fl.server.enclave_process import PROCESS_NAME
 from nerv_fl.server.folder import RunFolder
-from nerv_fl.strategy.birth import prepare_identity
 from tests.federation.conftest import NewRun
 from tests.federation.leavings import leavings
 from tests.federation.tiny_run import run_rounds
-
-
-@pytest.fixture(autouse=True)
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where this test's machine keeps its secret."""
-    path = tmp_path / "machine.secret"
-    monkeypatch.setenv("NERV_FL_MACHINE", str(path))
-    return path
-
-
-def apart(folder: RunFolder) -> RunFolder:
-    """Give a run that nobody began the keys of an enclave in a process of its own."""
-    shutil.rmtree(folder.enclave)
-    prepare_identity(folder.enclave, run=str(folder.read_manifest()["run"]), place="process")
-    return folder
 
 
 def enclaves() -> list[int]:
@@ -38,9 +18,9 @@ def enclaves() -> list[int]:
     return [child.pid for child in multiprocessing.active_children() if child.name == PROCESS_NAME and child.pid]
 
 
-def test_results_do_not_depend_on_the_enclaves_place(new_run: NewRun, undisturbed: RunFolder) -> None:
+def test_results_do_not_depend_on_the_enclaves_place(new_apart: NewRun, undisturbed: RunFolder) -> None:
     """And a process that is killed between two rounds is replaced, once, with the same keys."""
-    folder = apart(new_run(**{"enclave.place": "process"}))
+    folder = new_apart()
     seen: list[list[int]] = []
 
     def kill_after_the_first(record: RoundRecord, _rows: Sequence[RewardRow]) -> None:

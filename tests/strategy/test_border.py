@@ -61,7 +61,7 @@ def test_numbers_that_are_not_finite_cross_as_they_are() -> None:
 
 def test_an_array_of_another_type_or_size_does_not_leave() -> None:
     with pytest.raises(AggregationError) as caught:
-        list(to_parts(replace(GIVEN, move_P=np.zeros(P))))
+        list(to_parts(replace(GIVEN, move_P=np.zeros(P))))  # type: ignore[arg-type]
     assert str(caught.value) == "round 3 has an array float64 [5], expected float32 [5]"
 
     with pytest.raises(AggregationError) as caught:
