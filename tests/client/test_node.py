@@ -16,7 +16,8 @@ from nerv_fl.errors import PrivacyError, SealError
 from nerv_fl.rng import stream
 from nerv_fl.sealing import decode_update, encode_update, read_envelope
 from nerv_fl.store import Samples
-from nerv_fl.strategy.identity import EnclaveIdentity
+from nerv_fl.strategy.birth import prepare_identity
+from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, EnclaveIdentity, own_code_hash, read_vendor_root
 from tests.client.conftest import Field
 from tests.federation.tiny_run import num_parameters
 
@@ -130,6 +131,24 @@ def test_a_damaged_stored_envelope_is_not_resent_and_not_trained_for_again(field
 
     with pytest.raises(PrivacyError, match=r"sent.envelope is damaged .*, expected what this node wrote$"):
         field.answer(3)
+
+
+def test_an_enclave_in_its_own_process_is_held_to_vendor_root_and_code(
+    field: Field, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NERV_FL_MACHINE", str(tmp_path / "machine.secret"))
+    folder, order = tmp_path / "apart", field.order()
+    prepare_identity(folder, run=order.run, place="process")
+    order = field.order(evidence=(folder / "evidence.json").read_text())
+    root = read_vendor_root(folder / VENDOR_ROOT_FILE)
+
+    with pytest.raises(SealError, match=r"^evidence is not signed by the vendor root "):
+        field.answer(3, order)
+    with pytest.raises(SealError, match=rf"^evidence has the code_hash '{own_code_hash()}', expected '{'cd' * 32}'$"):
+        field.answer(3, order, vendor_root=root, code_hash="cd" * 32)
+    assert spent(field, 3) == {}
+
+    assert read_envelope(field.answer(3, order, vendor_root=root)).header.context.node == 3
 
 
 def test_evidence_of_another_vendor_is_refused_before_anything_is_spent(field: Field, tmp_path: Path) -> None:

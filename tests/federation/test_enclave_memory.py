@@ -73,7 +73,7 @@ class Watched:
         ]
         return found((path.read_bytes() for path in files), self.needles)
 
-    def _ended(self) -> list[str]:
+    def _ended(self) -> list[Path]:
         assert self.server.poll() is None, "the run ended by itself"
         return []
 

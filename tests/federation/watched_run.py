@@ -1,4 +1,4 @@
-"""One round of stored envelopes that stops at two doors: `python -m tests.federation.watched_run FOLDER ENVELOPES DOORS`.
+"""A round that stops at two doors: `python -m tests.federation.watched_run FOLDER ENVELOPES DOORS`.
 
 At "inside" the round's updates lie open, in whichever process the enclave is; at "after" the round is recorded. A
 process says that it stands at a door by a file `NAME.PID` and waits for a file `NAME.open`. No node is in this process.
