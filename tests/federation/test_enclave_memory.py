@@ -40,24 +40,21 @@ class Watched:
 
     Attributes:
         server: The process of the strategy.
-        place: `enclave.place`.
         folder: The run.
         needles: What to look for.
         doors: Where it says at which door it stands.
     """
 
     server: subprocess.Popen[bytes]
-    place: str
     folder: RunFolder
     needles: Needles
     doors: Path
 
     def wait_at(self, door: str) -> int:
         """Return the process that stands at a door, as soon as one does."""
-        (pid,) = wait_for(
-            lambda: [path.suffix[1:] for path in self.doors.glob(f"{door}.*")] or self._ended(), seconds=300
-        )
-        return int(pid)
+        wait_for(lambda: self._arrivals(door), seconds=300)
+        (arrived,) = self._arrivals(door)
+        return int(arrived.suffix.removeprefix("."))
 
     def let_through(self, door: str) -> None:
         (self.doors / f"{door}.open").touch()
@@ -67,15 +64,13 @@ class Watched:
         return found(memory_of(pid), self.needles)
 
     def found_in_files(self) -> set[str]:
-        """Return which secrets are in the run folder, nodes' own disks aside."""
-        files = [
-            path for path in self.folder.root.rglob("*") if path.is_file() and self.folder.nodes not in path.parents
-        ]
+        """Return which secrets are in the run folder."""
+        files = [path for path in self.folder.root.rglob("*") if path.is_file()]
         return found((path.read_bytes() for path in files), self.needles)
 
-    def _ended(self) -> list[Path]:
+    def _arrivals(self, door: str) -> list[Path]:
         assert self.server.poll() is None, "the run ended by itself"
-        return []
+        return list(self.doors.glob(f"{door}.*"))
 
 
 def found(contents: Iterator[bytes], needles: Needles) -> set[str]:
@@ -126,7 +121,7 @@ def watched(folder: RunFolder, place: str, *, scratch: Path) -> Iterator[Watched
     command = [sys.executable, "-m", "tests.federation.watched_run", str(folder.root), str(envelopes), str(seen)]
     server = subprocess.Popen(command, cwd=ROOT)
     try:
-        yield Watched(server, place, folder, needles, seen)
+        yield Watched(server, folder, needles, seen)
     finally:
         for door in ("inside", "after"):
             (seen / f"{door}.open").touch()

@@ -48,8 +48,8 @@ def on_round(record: RoundRecord, _: Sequence[RewardRow]) -> None:
         stop_at("after")
 
 
-original = enclave.take_step
-enclave.take_step = take_step  # in the enclave's process too, which begins by importing this module
+original = enclave.take_step  # type: ignore[attr-defined]
+enclave.take_step = take_step  # type: ignore[attr-defined] # in the enclave's process too, which imports this module
 if __name__ == "__main__":
     grid = FakeGrid(answer, num_supernodes=1)  # type: ignore[arg-type]
     serve(grid, RunFolder(Path(sys.argv[1])), num_supernodes=1, on_round=on_round)
