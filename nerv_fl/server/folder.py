@@ -72,7 +72,7 @@ class RunFolder:
 
     @property
     def enclave(self) -> Path:
-        """The enclave's keys, evidence and admission log: a TEE's sealed storage, mock."""
+        """The enclave's keys (sealed if it has its own process), evidence and admission log: a TEE's storage, mock."""
         return self.root / "enclave"
 
     @property

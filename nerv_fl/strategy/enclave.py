@@ -1,8 +1,8 @@
 """The simulated enclave: public keys out, envelopes in, one `RoundOutcome` out.
 
-What is mock is the hardware. This is software in an ordinary process; whoever owns the machine can read its memory.
-What is real is the border: the server hands in envelopes it cannot open and gets back an outcome that holds no single
-update.
+What is mock is the hardware. This is software in an ordinary process, the server's or its own
+(`nerv_fl.server.enclave_process`); whoever owns the machine can read its memory. What is real is the border: the server
+hands in envelopes it cannot open and gets back an outcome that holds no single update.
 
     open, check, screen, merge clones -> aggregate -> step search -> gate -> value (Shapley) -> certificate
 """

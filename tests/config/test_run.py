@@ -56,6 +56,7 @@ def test_out_of_range_is_refused(key: str, value: Value, expected: str) -> None:
         ("privacy.unit", "account", "expected one of: chain, record"),
         ("training.dp_engine", "opacs", "expected one of: layers, opacus (did you mean 'opacus'?)"),
         ("training.device", "gpu", "expected one of: cpu, cuda (did you mean 'cpu'?)"),
+        ("enclave.place", "proces", "expected one of: here, process (did you mean 'process'?)"),
         ("training.codec", "int", "expected one of: bf16, fp32, int8 (did you mean 'int8'?)"),
     ],
 )

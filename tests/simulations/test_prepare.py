@@ -1,10 +1,11 @@
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from nerv_fl.config import RunConfig, as_table, flatten, to_toml
-from nerv_fl.errors import CheckpointError, ConfigError
+from nerv_fl.errors import CheckpointError, ConfigError, SealError
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.store import LedgerFile
 from simulations.engine import LOST_ACTOR, backend_config, host_settings
@@ -103,6 +104,7 @@ def test_a_folder_that_holds_a_run_is_refused_unless_resumed(tmp_path: Path) -> 
         ("federation.num_nodes", 9, "federation.num_nodes is 9, expected 8: the run in {out} began with it"),
         ("gate.steps", [1.0], "gate.steps is [1.0], expected [4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0625]: the run in"),
         ("enclave.chunk", 16, "enclave.chunk is 16, expected 32: the run in {out} began with it"),
+        ("enclave.place", "process", "enclave.place is 'process', expected 'here': the run in {out} began with it"),
     ],
 )
 def test_other_settings_are_refused_by_name(key: str, value: object, *, message: str, tmp_path: Path) -> None:
@@ -170,6 +172,22 @@ def test_preparing_again_changes_nothing(prepared: RunFolder) -> None:
     prepare(prepared)
 
     assert {path: path.read_bytes() for path in prepared.root.rglob("*") if path.is_file()} == before
+
+
+def test_the_keys_of_an_enclave_apart_are_sealed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NERV_FL_MACHINE", str(tmp_path / "machine.secret"))
+    folder = copy_run(tmp_path / "run", **{"enclave.place": "process"})
+    shutil.rmtree(folder.enclave)
+
+    prepare(folder)
+    made = {path.name: path.read_bytes() for path in folder.enclave.iterdir()}
+    assert made.keys() == {"identity.sealed", "evidence.json", "vendor-root.pub"}
+    prepare(folder)
+    (tmp_path / "machine.secret").unlink()
+
+    with pytest.raises(SealError, match=r"identity.sealed: sealed storage does not open on this machine, "):
+        prepare(folder)
+    assert {path.name: path.read_bytes() for path in folder.enclave.iterdir()} == made
 
 
 def test_a_torn_preparation_makes_only_what_is_missing_and_the_same(prepared: RunFolder) -> None:
