@@ -12,13 +12,16 @@ from collections.abc import Sequence
 import pytest
 
 from nerv_fl.records import RewardRow, RoundRecord
-from nerv_fl.sealing import Context
+from nerv_fl.sealing import Context, read_envelope
+from nerv_fl.server import recorder
+from nerv_fl.server.app import serve
 from nerv_fl.server.enclave_process import PROCESS_NAME
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.strategy.birth import prepare_identity
 from tests.federation.conftest import NewRun
 from tests.federation.leavings import leavings
-from tests.federation.tiny_run import Forger, Interference, bootstrap_hash, refused, run_rounds
+from tests.federation.test_resume import envelopes_of, interrupted
+from tests.federation.tiny_run import Forger, Interference, bootstrap_hash, make_grid, refused, run_rounds
 
 
 def enclaves() -> list[int]:
@@ -64,6 +67,26 @@ def test_results_do_not_depend_on_the_enclaves_place_or_deaths(
     assert {path.name for path in folder.enclave.iterdir()} == {
         "identity.sealed", "evidence.json", "vendor-root.pub", "admitted.json",
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_resumed_run_opens_what_its_nodes_have_stored(
+    new_apart: NewRun, undisturbed: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run dies with round 1 decided and not recorded: a new process unseals the keys, and nobody trains twice."""
+    folder = new_apart()
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder.Recorder, "commit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_rounds(folder)
+    admitted = json.loads((folder.enclave / "admitted.json").read_text())
+    assert enclaves() == []
+
+    grid = make_grid(folder)
+    serve(grid, folder, num_supernodes=2)
+
+    assert leavings(folder) == leavings(undisturbed)
+    assert {read_envelope(envelope).digest for envelope in envelopes_of(grid, 0)} == set(admitted.values())
 
 
 def test_envelopes_of_an_earlier_run_are_worthless(new_apart: NewRun) -> None:
