@@ -99,9 +99,9 @@ def prepare(folder: RunFolder, *, progress: Progress = silent) -> None:
     config = folder.config
     weights = None if folder.bootstrap_path.exists() else given_weights(config)  # before the minutes that data takes
     if "run" not in folder.read_manifest():
-        folder.update_manifest(run=f"{config.name}-{secrets.token_hex(4)}", seed=config.seed, **_provenance())
+        folder.update_manifest(**first_manifest(config))
     _make_data(folder, progress=progress)
-    _make_bootstrap(folder, weights, progress=progress)
+    make_bootstrap(folder, weights, progress=progress)
     _register_nodes(folder)
     prepare_identity(folder.enclave, run=str(folder.read_manifest()["run"]), place=config.enclave.place)
 
@@ -113,21 +113,18 @@ def _require_same(stored: RunConfig, asked: RunConfig, *, out: Path) -> None:
             raise ConfigError(f"{key} is {value!r}, expected {before[key]!r}: the run in {out} began with it")
 
 
-def _provenance() -> dict[str, Any]:
+def first_manifest(config: RunConfig) -> dict[str, Any]:
+    """Return what a new run's manifest begins with: a name that no other run has, and what it is made of."""
     versions = {"python": platform.python_version(), "nerv-fl": version("nerv-fl")}
     versions |= {name: version(name) for name in LIBRARIES}
-    return {"versions": versions, "platform": f"{sys.platform} {platform.machine()}", "code_hash": own_code_hash()}
+    name = f"{config.name}-{secrets.token_hex(4)}"
+    made_of = {"versions": versions, "platform": f"{sys.platform} {platform.machine()}", "code_hash": own_code_hash()}
+    return {"run": name, "seed": config.seed} | made_of
 
 
 def _make_data(folder: RunFolder, *, progress: Progress) -> None:
-    config, sizes, setup = folder.config, folder.config.data, setup_of(folder.config.task)
-    pools = {
-        PUBLIC: setup.num_public_chains(config),
-        "nodes": config.federation.num_nodes * sizes.chains_per_node,
-        "search": sizes.search_chains,
-        "certify": sizes.certify_chains,
-        "final": sizes.final_chains,
-    }
+    config, setup = folder.config, setup_of(folder.config.task)
+    pools = {"nodes": config.federation.num_nodes * config.data.chains_per_node} | server_pools(config)
     hashes = {}
     for done, (pool, chains) in enumerate(pools.items()):
         progress("data", done, len(pools), f"{pool}: {chains:,} chains")
@@ -143,7 +140,14 @@ def _make_data(folder: RunFolder, *, progress: Progress) -> None:
     folder.update_manifest(data=hashes)
 
 
-def _make_bootstrap(folder: RunFolder, weights: Path | None, *, progress: Progress) -> None:
+def server_pools(config: RunConfig) -> dict[str, int]:
+    """Return the chains of each pool but the nodes': the public one, and those held out."""
+    sizes = config.data
+    held_out = {"search": sizes.search_chains, "certify": sizes.certify_chains, "final": sizes.final_chains}
+    return {PUBLIC: setup_of(config.task).num_public_chains(config)} | held_out
+
+
+def make_bootstrap(folder: RunFolder, weights: Path | None, *, progress: Progress) -> None:
     """Make the weights to start from, or copy those that are given."""
     config, path = folder.config, folder.bootstrap_path
     steps = config.bootstrap.steps

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from nerv_fl.cli.bootstrap import bootstrap_app
 from nerv_fl.cli.datagen import datagen_app
+from nerv_fl.cli.deploy import deploy_app
 from nerv_fl.cli.export import export
 from nerv_fl.cli.forecaster import forecaster
 from nerv_fl.cli.live import RunDisplay
@@ -37,6 +38,7 @@ open [bold]runs/quickstart/report.html[/bold].""",
 app.add_typer(datagen_app, name="datagen")
 app.add_typer(bootstrap_app, name="bootstrap")
 app.add_typer(models_app, name="models")
+app.add_typer(deploy_app, name="deploy")
 app.command()(rewards)
 app.command()(sweep)
 bootstrap_app.command()(forecaster)

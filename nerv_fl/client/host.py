@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -18,9 +18,9 @@ from nerv_fl.client.presence import present
 from nerv_fl.client.request import read_constants
 from nerv_fl.client.train import LocalTraining, Records, Trainer, train_honestly
 from nerv_fl.config import RunConfig
-from nerv_fl.errors import ConfigError
+from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.sealing import VerifyKey
-from nerv_fl.tasks.known import make_task
+from nerv_fl.tasks.known import AnyTask, make_task
 from nerv_fl.tasks.start import Constants
 from nerv_fl.threads import use_one_thread
 
@@ -48,6 +48,7 @@ class HostSettings:
         code_hash: Hash of the enclave code that the nodes trust.
         simulated: Whether sampling and noise are seeded.
         training: What its nodes do with their work; only a simulation may have adversaries and faults among them.
+        alone: The one node whose shard the data file holds, all of it and nothing else; None if it holds everybody's.
 
     Raises:
         ConfigError: If the settings name adversaries or faults and this is no simulation.
@@ -60,6 +61,7 @@ class HostSettings:
     code_hash: str
     simulated: bool
     training: LocalTraining = train_honestly
+    alone: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse to cheat, or to fail, in earnest."""
@@ -86,7 +88,7 @@ class NodeHost:
         self._settings = settings
         self._trainer = Trainer(task)
         self._data = task.open(settings.data)
-        self._shards = task.shards_of(self._data)
+        self._shards = shards_of(settings, task, data=self._data)
         self._steps = task.size_of(self._data).steps
 
     def answer(self, order: RoundOrder, numbers: Sequence[int]) -> Answers:
@@ -175,6 +177,23 @@ def _contained(number: int, order: RoundOrder, *, refusing: list[int]) -> Iterat
     except Exception:
         log.exception("node %d gives no update for round %d", number, order.round_number)
         refusing.append(number)
+
+
+def shards_of(settings: HostSettings, task: AnyTask, *, data: Any) -> IntArray | Mapping[int, IntArray]:
+    """Return the chains of each node in the host's data file, by the node's number.
+
+    Raises:
+        DataError: If the file does not hold what the settings say a node has.
+    """
+    if settings.alone is None:
+        return task.shards_of(data)
+    size, config = task.size_of(data), settings.config.data
+    if (size.chains, size.steps) != (config.chains_per_node, config.steps):
+        raise DataError(
+            f"{settings.data} holds {size.chains} chains of {size.steps} steps, expected {config.chains_per_node} of "
+            f"{config.steps} (data.samples_per_node = {config.samples_per_node}, data.steps = {config.steps})"
+        )
+    return {settings.alone: np.arange(size.chains)}
 
 
 def samples_of(chains: IntArray, *, steps: int) -> Records:

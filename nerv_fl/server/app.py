@@ -4,7 +4,7 @@ The folder must be prepared: ledgers, bootstrap, roster. Everything the server n
 was killed goes on from its last checkpoint.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from flwr.app import Context
@@ -30,8 +30,17 @@ def ignore_round(_record: RoundRecord, _rows: Sequence[RewardRow]) -> None:
     """Show nothing."""
 
 
+def no_names(_folder: RunFolder) -> Mapping[int, str]:
+    """Name no SuperNode: a simulation's have no names."""
+    return {}
+
+
 def build_server_app(
-    load_folder: Callable[[Context], RunFolder], *, num_supernodes: int | None = None, on_round: OnRound = ignore_round
+    load_folder: Callable[[Context], RunFolder],
+    *,
+    num_supernodes: int | None = None,
+    on_round: OnRound = ignore_round,
+    load_names: Callable[[RunFolder], Mapping[int, str]] = no_names,
 ) -> ServerApp:
     """Return the ServerApp of the run folder that `load_folder` gives.
 
@@ -39,6 +48,7 @@ def build_server_app(
         load_folder: Called once, when the app starts.
         num_supernodes: SuperNodes to wait for; `simulation.blocks` if None.
         on_round: Told of each finished round.
+        load_names: Returns what SuperNodes are called in messages, by Flower's ids of them.
     """
     app = ServerApp()
 
@@ -46,12 +56,25 @@ def build_server_app(
     def main(grid: Grid, context: Context) -> None:
         """Run the remaining rounds and open the final pool."""
         folder = load_folder(context)
-        serve(grid, folder, num_supernodes=num_supernodes or folder.config.simulation.blocks, on_round=on_round)
+        serve(
+            grid,
+            folder,
+            num_supernodes=num_supernodes or folder.config.simulation.blocks,
+            on_round=on_round,
+            names=load_names(folder),
+        )
 
     return app
 
 
-def serve(grid: Grid, folder: RunFolder, *, num_supernodes: int, on_round: OnRound = ignore_round) -> FederationState:
+def serve(
+    grid: Grid,
+    folder: RunFolder,
+    *,
+    num_supernodes: int,
+    on_round: OnRound = ignore_round,
+    names: Mapping[int, str] | None = None,
+) -> FederationState:
     """Run a prepared folder's remaining rounds, open the final pool and write the report.
 
     Raises:
@@ -79,6 +102,7 @@ def serve(grid: Grid, folder: RunFolder, *, num_supernodes: int, on_round: OnRou
             weights=folder.read_weights(),
             constants=constants,
             num_supernodes=num_supernodes,
+            names=names,
             commit=recorder.commit,
         )
         strategy.start(grid)

@@ -6,7 +6,7 @@ No other file of the strategy knows Flower.
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final
@@ -67,6 +67,7 @@ class NervStrategy(Strategy):
         weights: Public weight of each node in the aggregate.
         constants: Those of the task, sent to the nodes.
         num_supernodes: SuperNodes to wait for.
+        names: What SuperNodes are called in messages, by Flower's ids of them.
         commit: Takes each outcome, makes it durable and returns the state that stands.
     """
 
@@ -81,6 +82,7 @@ class NervStrategy(Strategy):
         constants: Constants,
         num_supernodes: int,
         commit: Commit,
+        names: Mapping[int, str] | None = None,
     ) -> None:
         self._enclave = enclave
         self._state = state
@@ -90,6 +92,7 @@ class NervStrategy(Strategy):
         self._constants = json.dumps(constants, sort_keys=True)
         self._num_supernodes = num_supernodes
         self._commit = commit
+        self._names = dict(names or {})
         self._asked_at = 0.0
 
     @property
@@ -216,13 +219,22 @@ class NervStrategy(Strategy):
         if not online:
             raise AggregationError(
                 f"0 of {self._num_supernodes} SuperNodes came online in {self._config.federation.node_wait_s:g} s"
+                f"{self._missing(online)}"
             )
         if len(online) < self._num_supernodes:
             log.warning(
-                "%d of %d SuperNodes are online; rounds go on without the rest", len(online), self._num_supernodes
+                "%d of %d SuperNodes are online%s; rounds go on without the rest",
+                len(online),
+                self._num_supernodes,
+                self._missing(online),
             )
             self._num_supernodes = len(online)
         return online
+
+    def _missing(self, online: Collection[int]) -> str:
+        """Return who is not online, in words, or an empty string if nobody has a name."""
+        missing = sorted(name for supernode, name in self._names.items() if supernode not in online)
+        return f", {', '.join(missing)} missing" if missing else ""
 
 
 def _answers(replies: Iterable[Message], *, cohort: frozenset[int], late: frozenset[int]) -> _Answers:

@@ -1,0 +1,158 @@
+"""Making a deployment's folder: keys, settings, data and scripts of every machine.
+
+Each node's data and the held-out pools are drawn from secret seeds of their own, so that nobody can draw another's from
+the settings that all machines share. They stand for what the operators have: a node's `data.h5` is theirs to replace.
+"""
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from nerv_fl.client.node import register
+from nerv_fl.config import RunConfig, to_toml
+from nerv_fl.deploy.certificates import make_authority, make_server_certificate, make_supernode_key
+from nerv_fl.deploy.layout import Deployment, NodeMachine, ServerMachine, write_env
+from nerv_fl.deploy.scripts import write_node_script, write_server_scripts
+from nerv_fl.errors import ConfigError
+from nerv_fl.files import write_atomically
+from nerv_fl.folders import copy_file, staged_folder
+from nerv_fl.sealing import VerifyKey
+from nerv_fl.server.folder import RunFolder
+from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, EnclaveIdentity, own_code_hash
+from nerv_fl.tasks.known import find_task
+from simulations.bootstrap import given_weights
+from simulations.prepare import first_manifest, make_bootstrap, server_pools
+from simulations.setups.known import setup_of
+from simulations.setups.setup import PUBLIC
+
+Tell = Callable[[str], None]
+"""Called with what is about to be done, in words."""
+
+PORT: Final = 9092
+FIRST_RUNTIME_PORT: Final = 9100
+SECRET_BYTES: Final = 32
+PRIVATE: Final = 0o700
+
+
+def initialise(out: Path, config: RunConfig, *, host: str, port: int = PORT, tell: Tell = lambda _what: None) -> None:
+    """Make a deployment's folder, whole or not at all.
+
+    Args:
+        out: Folder to make; it must be new or empty.
+        config: The federation's settings; every node takes part in it from its own machine.
+        host: Name or address under which nodes reach the server.
+        port: The SuperLink's port; node N's own app listens on `FIRST_RUNTIME_PORT` + N, on loopback.
+        tell: Told of each step.
+
+    Raises:
+        ConfigError: If the folder is not new, or a setting makes no sense outside a simulation.
+    """
+    nodes = config.federation.num_nodes
+    require_deployable(config)
+    config = replace(config, simulation=replace(config.simulation, blocks=nodes))
+    address = f"{host}:{port}"
+    with staged_folder(out) as staged:
+        deployment = Deployment(staged)
+        _make_authority(deployment)
+        _make_server(deployment, host=host, port=port)
+        _prepare_run(deployment.server.run, config, tell=tell)
+        roster: dict[int, VerifyKey] = {}
+        for number in range(nodes):
+            tell(f"node {number}: keys, {config.data.chains_per_node:,} chains of its own")
+            roster[number] = _make_node(deployment, number, address=address, config=config)
+        weights = dict.fromkeys(roster, float(config.data.samples_per_node))
+        deployment.server.run.write_roster(roster, weights=weights)
+        write_server_scripts(deployment.server)
+    out.chmod(PRIVATE)
+
+
+def require_deployable(config: RunConfig) -> None:
+    """Refuse settings that make no sense outside a simulation.
+
+    Raises:
+        ConfigError: Naming the first.
+    """
+    for name, section in (("adversaries", config.adversaries), ("faults", config.faults)):
+        if section.any:
+            raise ConfigError(f"{name} are set, expected none in a deployment: its nodes refuse them")
+    if config.data.partition != "chain":
+        raise ConfigError(
+            f"data.partition is {config.data.partition!r}, expected 'chain' in a deployment: a node holds its own data"
+        )
+
+
+def secret_seed(config: RunConfig) -> RunConfig:
+    """Return the settings with a seed that nobody knows, to draw data from."""
+    return replace(config, seed=secrets.randbits(62))
+
+
+def _make_authority(deployment: Deployment) -> None:
+    deployment.ca_key.parent.mkdir(mode=PRIVATE)
+    make_authority(deployment.ca_key, deployment.ca_certificate)
+
+
+def _make_server(deployment: Deployment, *, host: str, port: int) -> None:
+    machine = deployment.server
+    for folder in (machine.root, machine.root / "tls", machine.root / "supernodes"):
+        folder.mkdir(mode=PRIVATE)
+    write_env(machine.env, {"HOST": host, "BIND": host, "PORT": port})
+    copy_file(deployment.ca_certificate, machine.ca_certificate)
+    write_atomically(machine.secret, secrets.token_hex(SECRET_BYTES).encode(), mode=0o600)
+    renew_server_certificate(deployment, host=host)
+
+
+def renew_server_certificate(deployment: Deployment, *, host: str) -> None:
+    """Make the server a new key and certificate of the deployment's own authority."""
+    make_server_certificate(
+        deployment.server.key,
+        deployment.server.certificate,
+        host=host,
+        authority_key=deployment.ca_key,
+        authority=deployment.ca_certificate,
+    )
+
+
+def _prepare_run(folder: RunFolder, config: RunConfig, *, tell: Tell) -> None:
+    """Make what the server needs before round 1, except the roster."""
+    folder.root.mkdir(mode=PRIVATE)
+    weights, setup, hashes = given_weights(config), setup_of(config.task), {}
+    folder.write_config(config)
+    folder.update_manifest(**first_manifest(config))
+    for pool, chains in server_pools(config).items():
+        tell(f"server: pool {pool}, {chains:,} chains")
+        drawn_from = config if pool == PUBLIC else secret_seed(config)
+        setup.make_data(drawn_from, folder.data(pool), pool=pool, chains=chains)
+        hashes[pool] = setup.content_hash(folder.data(pool))
+    folder.update_manifest(data=hashes)
+    tell("server: the model to start from")
+    make_bootstrap(folder, weights, progress=lambda *_: None)
+    folder.enclave.mkdir(mode=PRIVATE)
+    EnclaveIdentity.create(folder.enclave, run=str(folder.read_manifest()["run"]))
+
+
+def _make_node(deployment: Deployment, number: int, *, address: str, config: RunConfig) -> VerifyKey:
+    """Make one node's machine, and return the key that it signs updates with."""
+    machine, server, setup = deployment.node(number), deployment.server, setup_of(config.task)
+    for folder in (machine.root, machine.state, machine.signing_key(number).parent):
+        folder.mkdir(mode=PRIVATE)
+    write_env(machine.env, {"NODE": number, "SUPERLINK": address, "RUNTIME_PORT": FIRST_RUNTIME_PORT + number})
+    _pin(machine, server, config=config)
+    make_supernode_key(machine.key, machine.public_key)
+    copy_file(machine.public_key, server.supernode(number))
+    setup.make_data(secret_seed(config), machine.data, pool="nodes", chains=config.data.chains_per_node)
+    machine.data.chmod(0o600)
+    write_node_script(machine)
+    return register(machine.signing_key(number).parent)
+
+
+def _pin(machine: NodeMachine, server: ServerMachine, *, config: RunConfig) -> None:
+    """Give a node its own copy of what it trusts."""
+    _, constants = find_task(config.task).read_start(server.run.bootstrap_path, config)
+    machine.config.write_text(to_toml(config), encoding="utf-8")
+    machine.code_hash.write_text(own_code_hash() + "\n", encoding="utf-8")
+    machine.constants.write_text(json.dumps(constants, sort_keys=True) + "\n", encoding="utf-8")
+    copy_file(server.run.enclave / VENDOR_ROOT_FILE, machine.vendor_root)
+    copy_file(server.ca_certificate, machine.ca_certificate)

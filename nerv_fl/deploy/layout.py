@@ -1,0 +1,194 @@
+"""Where everything is in a deployment's folder: one folder a machine, which works wherever it is copied to.
+
+ca/        ca.key ca.crt                    the authority; it belongs on no machine of the federation
+server/    machine.env  *.sh                HOST, BIND and PORT, and what to start
+tls/                             ca.crt server.crt server.key
+supernodes/                      node-N.pub of each node that may connect; node-N.json once registered
+app/ flower/ superexec.secret    the app that `flwr run` bundles, Flower's own files
+run/                             the run folder, without data or keys of any node
+node-N/    machine.env  supernode.sh        NODE, SUPERLINK and RUNTIME_PORT
+config.toml vendor-root.pub code-hash constants.json ca.crt      what this node pins
+supernode.key supernode.pub data.h5 state/                       its own; state/ has its signing key
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from nerv_fl.client.host import node_folder
+from nerv_fl.client.node import KEY_FILE
+from nerv_fl.errors import ConfigError
+from nerv_fl.server.folder import RunFolder
+
+ENV_FILE: Final = "machine.env"
+SERVER_ENV: Final = ("HOST", "BIND", "PORT")
+NODE_ENV: Final = ("NODE", "SUPERLINK", "RUNTIME_PORT")
+
+
+@dataclass(frozen=True)
+class ServerMachine:
+    """The folder of the machine that runs SuperLink, SuperExec and server."""
+
+    root: Path
+
+    @property
+    def env(self) -> Path:
+        """Host, address to bind and port."""
+        return self.root / ENV_FILE
+
+    @property
+    def ca_certificate(self) -> Path:
+        """The authority that its certificate is of."""
+        return self.root / "tls" / "ca.crt"
+
+    @property
+    def certificate(self) -> Path:
+        """The server's certificate."""
+        return self.root / "tls" / "server.crt"
+
+    @property
+    def key(self) -> Path:
+        """The private key of the certificate."""
+        return self.root / "tls" / "server.key"
+
+    @property
+    def secret(self) -> Path:
+        """What SuperExec shows the SuperLink."""
+        return self.root / "superexec.secret"
+
+    @property
+    def run(self) -> RunFolder:
+        """The run folder."""
+        return RunFolder(self.root / "run")
+
+    def supernode(self, number: int) -> Path:
+        """Return the public key by which a node's SuperNode is known."""
+        return self.root / "supernodes" / f"node-{number}.pub"
+
+
+@dataclass(frozen=True)
+class NodeMachine:
+    """The folder of one node's machine."""
+
+    root: Path
+
+    @property
+    def env(self) -> Path:
+        """Number of the node, address of the SuperLink, port of the SuperNode's own app."""
+        return self.root / ENV_FILE
+
+    @property
+    def config(self) -> Path:
+        """The settings this node agreed to."""
+        return self.root / "config.toml"
+
+    @property
+    def vendor_root(self) -> Path:
+        """Pinned public key of the (mock) vendor root."""
+        return self.root / "vendor-root.pub"
+
+    @property
+    def code_hash(self) -> Path:
+        """Pinned hash of the enclave's code."""
+        return self.root / "code-hash"
+
+    @property
+    def constants(self) -> Path:
+        """The task's public constants when the federation was set up."""
+        return self.root / "constants.json"
+
+    @property
+    def ca_certificate(self) -> Path:
+        """The authority that the SuperLink's certificate must be of."""
+        return self.root / "ca.crt"
+
+    @property
+    def key(self) -> Path:
+        """The private key by which its SuperNode is known."""
+        return self.root / "supernode.key"
+
+    @property
+    def public_key(self) -> Path:
+        """The public half."""
+        return self.root / "supernode.pub"
+
+    @property
+    def data(self) -> Path:
+        """Its shard, and nobody else's."""
+        return self.root / "data.h5"
+
+    @property
+    def state(self) -> Path:
+        """Folder of its own folder: signing key, spending ledger, last envelope."""
+        return self.root / "state"
+
+    def signing_key(self, number: int) -> Path:
+        """Return the path of the key that it signs updates with."""
+        return node_folder(self.state, number) / KEY_FILE
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The folder that `nerv-fl deploy init` makes."""
+
+    root: Path
+
+    @property
+    def ca_key(self) -> Path:
+        """The authority's private key."""
+        return self.root / "ca" / "ca.key"
+
+    @property
+    def ca_certificate(self) -> Path:
+        """The authority's certificate."""
+        return self.root / "ca" / "ca.crt"
+
+    @property
+    def server(self) -> ServerMachine:
+        """The server's machine."""
+        return ServerMachine(self.root / "server")
+
+    def node(self, number: int) -> NodeMachine:
+        """Return a node's machine."""
+        return NodeMachine(self.root / f"node-{number}")
+
+
+def write_env(path: Path, values: Mapping[str, object]) -> None:
+    """Write settings that a shell can source."""
+    path.write_text("".join(f'{name}="{value}"\n' for name, value in values.items()), encoding="utf-8")
+
+
+def read_env(path: Path, *, names: tuple[str, ...]) -> dict[str, str]:
+    """Read settings that `write_env` wrote, perhaps edited since.
+
+    Raises:
+        ConfigError: If the file is missing, or a setting is missing, unknown or no NAME="value".
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}), expected {', '.join(names)}") from error
+    values: dict[str, str] = {}
+    for line in filter(None, map(str.strip, lines)):
+        name, separator, value = line.partition("=")
+        if line.startswith("#"):
+            continue
+        if not separator or name not in names:
+            raise ConfigError(f'{path}: line {line!r}, expected NAME="value" with one of {", ".join(names)}')
+        values[name] = value.strip("\"'")
+    for name in names:
+        if not values.get(name):
+            raise ConfigError(f"{path}: {name} is missing, expected a value")
+    return values
+
+
+def port_of(path: Path, name: str, text: str) -> int:
+    """Return a port of a machine's settings.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    if not text.isdecimal() or not 0 < int(text) < 2**16:
+        raise ConfigError(f"{path}: {name} is {text!r}, expected a port from 1 to 65535")
+    return int(text)

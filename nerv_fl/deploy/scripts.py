@@ -1,0 +1,122 @@
+"""What a machine's folder is started with: shell scripts that work wherever the folder lies, and the app for Flower.
+
+Flower's commands must be on PATH: those of the environment that nerv_fl is installed in.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from nerv_fl.deploy.layout import NodeMachine, ServerMachine
+
+_HEAD: Final = """\
+#!/bin/sh
+# {what}
+set -eu
+here="$(cd "$(dirname "$0")" && pwd)"
+. "$here/machine.env"
+cd "$here"
+umask 077
+export FLWR_HOME="$here/flower" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 OMP_NUM_THREADS=1
+"""
+
+_SUPERLINK: Final = """\
+exec flower-superlink --host "$BIND" --port "$PORT" \\
+  --ssl-ca-certfile tls/ca.crt --ssl-certfile tls/server.crt --ssl-keyfile tls/server.key \\
+  --enable-supernode-auth --superexec-auth-secret-file superexec.secret \\
+  --database state.db --isolation process --disable-runtime-dependency-installation
+"""
+
+_SUPEREXEC: Final = """\
+exec flower-superexec --runtime-api-address "$HOST:$PORT" --root-certificates tls/ca.crt \\
+  --superexec-auth-secret-file superexec.secret
+"""
+
+_CONNECTION: Final = """\
+mkdir -p flower
+cat > flower/config.toml <<END
+[superlink]
+default = "deployment"
+
+[superlink.deployment]
+address = "$HOST:$PORT"
+root-certificates = "$here/tls/ca.crt"
+END
+"""
+
+_REGISTER: Final = """\
+for key in supernodes/*.pub; do
+  note="${key%.pub}.json"
+  if [ -s "$note" ]; then continue; fi
+  flwr supernode register "$key" deployment --format json > "$note.new" || true
+  if ! grep -q node-id "$note.new"; then cat "$note.new" >&2; exit 1; fi
+  mv "$note.new" "$note"
+  echo "registered $key"
+done
+"""
+
+_RUN: Final = """\
+exec flwr run app deployment --stream --run-config "folder=\\"$here/run\\""
+"""
+
+_SUPERNODE: Final = """\
+exec flower-supernode --superlink "$SUPERLINK" --root-certificates ca.crt \\
+  --auth-supernode-private-key supernode.key --port "$RUNTIME_PORT" \\
+  --node-config "node=$NODE data=\\"$here/data.h5\\" folder=\\"$here\\""
+"""
+
+_APP: Final = '''\
+"""The apps of a deployment: the code is what is installed on each machine, nothing else travels."""
+
+from nerv_fl.deploy.app import client_app, server_app
+
+__all__ = ["client_app", "server_app"]
+'''
+
+_PYPROJECT: Final = """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "nerv-deployment"
+version = "0.1.0"
+description = "The apps of a deployed federation"
+license = "Apache-2.0"
+dependencies = []
+
+[tool.flwr.app]
+publisher = "nerv"
+
+[tool.flwr.app.components]
+serverapp = "nerv_deployment:server_app"
+clientapp = "nerv_deployment:client_app"
+
+[tool.flwr.app.config]
+folder = ""
+"""
+
+
+def write_server_scripts(machine: ServerMachine) -> None:
+    """Write what the server's machine is started with."""
+    scripts = {
+        "superlink.sh": ("Start the SuperLink, which carries messages and keeps them in state.db.", _SUPERLINK),
+        "superexec.sh": ("Start SuperExec, which starts the server of a run.", _SUPEREXEC),
+        "register.sh": ("Register each SuperNode whose key lies in supernodes/, once.", _CONNECTION + _REGISTER),
+        "run.sh": ("Run the remaining rounds, from the last checkpoint on.", _CONNECTION + _RUN),
+    }
+    for name, (what, body) in scripts.items():
+        _write_script(machine.root / name, what=what, body=body)
+    app = machine.root / "app"
+    app.mkdir(mode=0o700)
+    (app / "pyproject.toml").write_text(_PYPROJECT, encoding="utf-8")
+    (app / "nerv_deployment.py").write_text(_APP, encoding="utf-8")
+
+
+def write_node_script(machine: NodeMachine) -> None:
+    """Write what a node's machine is started with."""
+    _write_script(machine.root / "supernode.sh", what="Start this node's SuperNode.", body=_SUPERNODE)
+
+
+def _write_script(path: Path, *, what: str, body: str) -> None:
+    path.write_text(_HEAD.format(what=what) + body, encoding="utf-8")
+    path.chmod(0o700)
