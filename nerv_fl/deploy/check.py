@@ -1,5 +1,212 @@
 """What is wrong with a deployment's folder, or with that of one of its machines, before anything starts."""
+
+import json
+import re
 from pathlib import Path
+
+from nerv_fl.config import RunConfig
+from nerv_fl.deploy.certificates import (
+    LOOPBACK,
+    read_certificate,
+    read_supernode_key,
+    read_supernode_public_key,
+)
+from nerv_fl.deploy.findings import Findings
+from nerv_fl.deploy.layout import NODE_ENV, SERVER_ENV, Deployment, NodeMachine, ServerMachine, port_of, read_env
+from nerv_fl.errors import ConfigError, DataError, SealError
+from nerv_fl.sealing import SigningKey, VerifyKey
+from nerv_fl.server.folder import POOLS, RunFolder
+from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, EnclaveIdentity, own_code_hash
+from nerv_fl.tasks.known import find_task
+from nerv_fl.tasks.start import Constants
+
+
 def problems_of(folder: Path, *, ports: bool = True) -> list[str]:
-    """Return what is wrong, a line each."""
-    return []
+    """Return what is wrong, a line each, naming the file, its value and what is expected; nothing is written.
+
+    Args:
+        folder: What `nerv-fl deploy init` made, or the folder of one of its machines.
+        ports: Whether the machines' ports must be free.
+
+    Raises:
+        ConfigError: If the folder is neither.
+    """
+    findings, server, nodes = Findings(), ServerMachine(folder), NodeMachine(folder)
+    if server.certificate.parent.exists():
+        _check_server(findings, server, ports=ports)
+    elif nodes.env.exists() or nodes.state.exists():
+        _check_node(findings, nodes, ports=ports)
+    elif (folder / "server").is_dir():
+        _check_all(findings, Deployment(folder), ports=ports)
+    else:
+        raise ConfigError(f"{folder} holds no server/ and no machine.env, expected what `nerv-fl deploy init` made")
+    return findings.lines
+
+
+def _check_all(findings: Findings, deployment: Deployment, *, ports: bool) -> None:
+    server = deployment.server
+    config = _check_server(findings, server, ports=ports)
+    if deployment.ca_key.parent.exists():
+        findings.private(deployment.ca_key)
+        _same_certificate(findings, server.ca_certificate, of=deployment.ca_certificate)
+    numbers = range(config.federation.num_nodes) if config else _numbers(deployment)
+    taken: dict[str, Path] = {}
+    for number in numbers:
+        machine = deployment.node(number)
+        if not machine.root.is_dir():
+            findings.add(f"{machine.root} does not exist, expected the folder of node {number}")
+            continue
+        own = _check_node(findings, machine, ports=ports)
+        findings.same_config(machine.config, own, expected=config, of=_run(server).config_path)
+        _check_pair(findings, server, machine, number=number, taken=taken)
+
+
+def _numbers(deployment: Deployment) -> list[int]:
+    found = (re.fullmatch(r"node-(\d+)", path.name) for path in deployment.root.iterdir())
+    return sorted(int(match[1]) for match in found if match)
+
+
+def _run(server: ServerMachine) -> RunFolder:
+    return RunFolder(server.run)
+
+
+def _check_server(findings: Findings, server: ServerMachine, *, ports: bool) -> RunConfig | None:
+    run, host = _run(server), None
+    with findings.note():
+        env = read_env(server.env, names=SERVER_ENV)
+        host, port = env["HOST"], port_of(server.env, "PORT", env["PORT"])
+        if ports:
+            findings.port_free(server.env, "PORT", host=env["BIND"], port=port)
+    findings.authority(server.ca_certificate)
+    findings.certificate(server.certificate, key=server.key, authority=server.ca_certificate, host=host)
+    enclave = [run.enclave / name for name in ("opening.key", "signing.key")]
+    findings.private(server.key, server.secret, *enclave)
+    findings.exists(*(server.root / name for name in ("superlink.sh", "superexec.sh", "register.sh", "run.sh")))
+    findings.exists(*(server.root / "app" / name for name in ("pyproject.toml", "nerv_node.py", "nerv_server.py")))
+    findings.exists(run.manifest_path, run.root / "roster.json", run.bootstrap_path)
+    if (run.enclave / "evidence.json").exists():
+        with findings.note():
+            EnclaveIdentity.load(run.enclave)
+    else:
+        findings.exists(run.enclave / "evidence.json")
+    config = findings.config(run.config_path)
+    if config is not None:
+        _check_run(findings, server, config)
+    return config
+
+
+def _check_run(findings: Findings, server: ServerMachine, config: RunConfig) -> None:
+    """Check the roster and the held-out pools against the settings."""
+    run, nodes = _run(server), config.federation.num_nodes
+    if config.simulation.blocks != nodes:
+        findings.add(
+            f"{run.config_path}: simulation.blocks is {config.simulation.blocks}, expected {nodes}: a SuperNode a node"
+        )
+    with findings.note():
+        roster = _roster(run)
+        for number in sorted(set(range(nodes)) ^ roster.keys()):
+            findings.add(
+                f"{run.root / 'roster.json'} has nodes {sorted(roster)}, expected 0 to {nodes - 1} "
+                f"(federation.num_nodes = {nodes}): node {number} is {'unknown' if number in roster else 'missing'}"
+            )
+    for number in range(nodes):
+        with findings.note():
+            read_supernode_public_key(server.supernode(number))
+    with findings.note():
+        _, constants = find_task(config.task).read_start(run.bootstrap_path, config)
+        for pool in POOLS:
+            chains = getattr(config.data, f"{pool}_chains")
+            findings.data(run.data(pool), config, constants=constants, chains=chains)
+
+
+def _check_node(findings: Findings, machine: NodeMachine, *, ports: bool) -> RunConfig | None:
+    number = None
+    with findings.note():
+        env = read_env(machine.env, names=NODE_ENV)
+        if not env["NODE"].isdecimal():
+            raise ConfigError(f"{machine.env}: NODE is {env['NODE']!r}, expected the node's number")
+        number, port = int(env["NODE"]), port_of(machine.env, "RUNTIME_PORT", env["RUNTIME_PORT"])
+        if ports:
+            findings.port_free(machine.env, "RUNTIME_PORT", host=LOOPBACK, port=port)
+    findings.authority(machine.ca_certificate)
+    findings.private(machine.key, machine.data)
+    findings.exists(machine.root / "supernode.sh")
+    with findings.note():
+        found = read_supernode_key(machine.key)
+        expected = read_supernode_public_key(machine.public_key)
+        findings.equal(machine.key, found, expected=expected, of=machine.public_key)
+    with findings.note():
+        VerifyKey.from_text(_text(machine.vendor_root))
+    with findings.note():
+        if (pinned := _text(machine.code_hash).strip()) != own_code_hash():
+            raise SealError(
+                f"{machine.code_hash} is {pinned[:12]!r}, expected {own_code_hash()[:12]!r}, this nerv_fl's"
+            )
+    if number is not None:
+        findings.private(machine.signing_key(number))
+    config = findings.config(machine.config)
+    if config is not None:
+        with findings.note():
+            constants, chains = _constants(machine.constants), config.data.chains_per_node
+            findings.data(machine.data, config, constants=constants, chains=chains)
+    return config
+
+
+def _check_pair(
+    findings: Findings, server: ServerMachine, machine: NodeMachine, *, number: int, taken: dict[str, Path]
+) -> None:
+    """Check what a node and the server must have in common."""
+    run = _run(server)
+    with findings.note():
+        env, there = read_env(machine.env, names=NODE_ENV), read_env(server.env, names=SERVER_ENV)
+        address = f"{there['HOST']}:{there['PORT']}"
+        for name, expected in (("NODE", str(number)), ("SUPERLINK", address)):
+            if env[name] != expected:
+                findings.add(f"{machine.env}: {name} is {env[name]!r}, expected {expected!r}")
+        if (other := taken.setdefault(env["RUNTIME_PORT"], machine.env)) != machine.env:
+            findings.add(f"{machine.env}: RUNTIME_PORT is {env['RUNTIME_PORT']}, expected another than in {other}")
+    with findings.note():
+        own, known = read_supernode_public_key(machine.public_key), read_supernode_public_key(server.supernode(number))
+        findings.equal(machine.public_key, own, expected=known, of=server.supernode(number))
+    _same_certificate(findings, machine.ca_certificate, of=server.ca_certificate)
+    root = run.enclave / VENDOR_ROOT_FILE
+    with findings.note():
+        findings.equal(machine.vendor_root, _text(machine.vendor_root), expected=_text(root), of=root)
+    with findings.note():
+        signs, path = SigningKey.load_private(machine.signing_key(number)).verify_key, run.root / "roster.json"
+        listed = _roster(run).get(number)
+        if listed is not None and listed != signs:
+            findings.add(
+                f"{machine.signing_key(number)} has the public key {signs.fingerprint}, expected {listed.fingerprint}, "
+                f"node {number}'s in {path}"
+            )
+
+
+def _same_certificate(findings: Findings, path: Path, *, of: Path) -> None:
+    with findings.note():
+        if read_certificate(path) != read_certificate(of):
+            findings.add(f"{path} is another authority's certificate, expected that of {of}")
+
+
+def _roster(run: RunFolder) -> dict[int, VerifyKey]:
+    try:
+        return run.read_roster()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{run.root / 'roster.json'} cannot be read ({error}), expected each node's key") from error
+
+
+def _constants(path: Path) -> Constants:
+    try:
+        table = json.loads(_text(path))
+    except ValueError:
+        table = None
+    if not isinstance(table, dict):
+        raise DataError(f"{path} holds no JSON object, expected the task's constants")
+    return table
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}), expected what `nerv-fl deploy init` made") from error

@@ -5,12 +5,14 @@ the settings that all machines share. They stand for what the operators have: a 
 """
 
 import json
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from nerv_fl.checks import in_range
 from nerv_fl.client.node import register
 from nerv_fl.config import RunConfig, to_toml
 from nerv_fl.deploy.certificates import make_authority, make_server_certificate, make_supernode_key
@@ -52,19 +54,23 @@ def initialise(out: Path, config: RunConfig, *, host: str, port: int = PORT, tel
     """
     nodes = config.federation.num_nodes
     require_deployable(config)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", host):
+        raise ConfigError(f"host is {host!r}, expected a name or an IPv4 address")
+    in_range("port", port, low=1, high=2**16 - 1)
     config = replace(config, simulation=replace(config.simulation, blocks=nodes))
     address = f"{host}:{port}"
     with staged_folder(out) as staged:
         deployment = Deployment(staged)
+        run = RunFolder(deployment.server.run)
         _make_authority(deployment)
         _make_server(deployment, host=host, port=port)
-        _prepare_run(deployment.server.run, config, tell=tell)
+        _prepare_run(run, config, tell=tell)
         roster: dict[int, VerifyKey] = {}
         for number in range(nodes):
             tell(f"node {number}: keys, {config.data.chains_per_node:,} chains of its own")
             roster[number] = _make_node(deployment, number, address=address, config=config)
         weights = dict.fromkeys(roster, float(config.data.samples_per_node))
-        deployment.server.run.write_roster(roster, weights=weights)
+        run.write_roster(roster, weights=weights)
         write_server_scripts(deployment.server)
     out.chmod(PRIVATE)
 
@@ -150,9 +156,10 @@ def _make_node(deployment: Deployment, number: int, *, address: str, config: Run
 
 def _pin(machine: NodeMachine, server: ServerMachine, *, config: RunConfig) -> None:
     """Give a node its own copy of what it trusts."""
-    _, constants = find_task(config.task).read_start(server.run.bootstrap_path, config)
+    run = RunFolder(server.run)
+    _, constants = find_task(config.task).read_start(run.bootstrap_path, config)
     machine.config.write_text(to_toml(config), encoding="utf-8")
     machine.code_hash.write_text(own_code_hash() + "\n", encoding="utf-8")
     machine.constants.write_text(json.dumps(constants, sort_keys=True) + "\n", encoding="utf-8")
-    copy_file(server.run.enclave / VENDOR_ROOT_FILE, machine.vendor_root)
+    copy_file(run.enclave / VENDOR_ROOT_FILE, machine.vendor_root)
     copy_file(server.ca_certificate, machine.ca_certificate)

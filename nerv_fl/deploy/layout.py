@@ -19,7 +19,6 @@ from typing import Final
 from nerv_fl.client.host import node_folder
 from nerv_fl.client.node import KEY_FILE
 from nerv_fl.errors import ConfigError
-from nerv_fl.server.folder import RunFolder
 
 ENV_FILE: Final = "machine.env"
 SERVER_ENV: Final = ("HOST", "BIND", "PORT")
@@ -58,9 +57,9 @@ class ServerMachine:
         return self.root / "superexec.secret"
 
     @property
-    def run(self) -> RunFolder:
+    def run(self) -> Path:
         """The run folder."""
-        return RunFolder(self.root / "run")
+        return self.root / "run"
 
     def supernode(self, number: int) -> Path:
         """Return the public key by which a node's SuperNode is known."""

@@ -16,6 +16,10 @@ here="$(cd "$(dirname "$0")" && pwd)"
 . "$here/machine.env"
 cd "$here"
 umask 077
+if ! command -v flower-superlink >/dev/null; then
+  echo "flower-superlink is not on PATH, expected nerv_fl's environment" >&2
+  exit 1
+fi
 export FLWR_HOME="$here/flower" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 OMP_NUM_THREADS=1
 """
 
@@ -64,12 +68,20 @@ exec flower-supernode --superlink "$SUPERLINK" --root-certificates ca.crt \\
   --node-config "node=$NODE data=\\"$here/data.h5\\" folder=\\"$here\\""
 """
 
-_APP: Final = '''\
-"""The apps of a deployment: the code is what is installed on each machine, nothing else travels."""
+_NODE_APP: Final = '''\
+"""The app of a node: its code is what is installed on its machine, nothing else travels."""
 
-from nerv_fl.deploy.app import client_app, server_app
+from nerv_fl.deploy.node_app import client_app
 
-__all__ = ["client_app", "server_app"]
+__all__ = ["client_app"]
+'''
+
+_SERVER_APP: Final = '''\
+"""The app of the server: its code is what is installed on its machine, nothing else travels."""
+
+from nerv_fl.deploy.server_app import server_app
+
+__all__ = ["server_app"]
 '''
 
 _PYPROJECT: Final = """\
@@ -88,8 +100,8 @@ dependencies = []
 publisher = "nerv"
 
 [tool.flwr.app.components]
-serverapp = "nerv_deployment:server_app"
-clientapp = "nerv_deployment:client_app"
+serverapp = "nerv_server:server_app"
+clientapp = "nerv_node:client_app"
 
 [tool.flwr.app.config]
 folder = ""
@@ -109,7 +121,8 @@ def write_server_scripts(machine: ServerMachine) -> None:
     app = machine.root / "app"
     app.mkdir(mode=0o700)
     (app / "pyproject.toml").write_text(_PYPROJECT, encoding="utf-8")
-    (app / "nerv_deployment.py").write_text(_APP, encoding="utf-8")
+    (app / "nerv_node.py").write_text(_NODE_APP, encoding="utf-8")
+    (app / "nerv_server.py").write_text(_SERVER_APP, encoding="utf-8")
 
 
 def write_node_script(machine: NodeMachine) -> None:

@@ -1,0 +1,39 @@
+"""The app of a deployment's server: the run config names the run folder, and nothing in it is made anew."""
+
+import json
+from collections.abc import Mapping
+
+from flwr.app import Context
+
+from nerv_fl.deploy.paths import absolute
+from nerv_fl.errors import CheckpointError
+from nerv_fl.server.app import build_server_app
+from nerv_fl.server.folder import POOLS, RunFolder
+
+
+def load_folder(context: Context) -> RunFolder:
+    """Open the run folder that the run config names; nothing in it is made anew.
+
+    Raises:
+        CheckpointError: If it lacks what a deployment's run folder holds.
+    """
+    folder = RunFolder(absolute("run config folder", context.run_config.get("folder")))
+    needed = (folder.config_path, folder.manifest_path, folder.root / "roster.json", folder.bootstrap_path)
+    for path in (*needed, *map(folder.data, POOLS), folder.enclave):
+        if not path.exists():
+            raise CheckpointError(f"{path} does not exist, expected the run folder that `nerv-fl deploy init` made")
+    return folder
+
+
+def names_of_supernodes(folder: RunFolder) -> Mapping[int, str]:
+    """Return the node behind each SuperNode's id, as `register.sh` noted it; empty if nobody did."""
+    names: dict[int, str] = {}
+    for path in sorted((folder.root.parent / "supernodes").glob("*.json")):
+        try:
+            names[int(json.loads(path.read_text(encoding="utf-8"))["node-id"])] = path.stem
+        except (ValueError, KeyError, TypeError):
+            continue
+    return names
+
+
+server_app = build_server_app(load_folder, load_names=names_of_supernodes)

@@ -1,0 +1,135 @@
+"""What a deployed node and the server know, each from its own folder alone."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from flwr.app import Context, RecordDict
+
+from nerv_fl.config import as_table, build, flatten, to_toml
+from nerv_fl.deploy.layout import Deployment
+from nerv_fl.deploy.node_app import load_settings
+from nerv_fl.deploy.server_app import load_folder, names_of_supernodes
+from nerv_fl.errors import CheckpointError, ConfigError
+from nerv_fl.sealing import SigningKey
+from nerv_fl.server.app import serve
+from nerv_fl.server.folder import RunFolder
+from tests.deploy.tiny import NUM_NODES, GridOfMachines, context_of, made_root
+
+
+def server_context(folder: object) -> Context:
+    return Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={"folder": folder})  # type: ignore[dict-item]
+
+
+def test_machines_apart_complete_two_rounds(deployment: Deployment, tmp_path: Path) -> None:
+    """Each machine's folder lies elsewhere, as on a machine of its own."""
+    for number in range(NUM_NODES):
+        home = tmp_path / f"machine-{number}"
+        home.mkdir()
+        shutil.move(deployment.node(number).root, home / "own")
+        (deployment.root / f"node-{number}").symlink_to(home / "own")
+    folder = load_folder(server_context(str(deployment.server.run)))
+    serve(GridOfMachines(deployment), folder, num_supernodes=NUM_NODES)
+
+    rounds = folder.rounds()
+    assert [record.round for record in rounds] == [0, 1, 2]
+    assert [record.nodes.admitted for record in rounds[1:] if record.nodes] == [NUM_NODES, NUM_NODES]
+    assert (folder.root / "certificates" / "round-1.json").exists()
+    for number in range(NUM_NODES):
+        machine = tmp_path / f"machine-{number}" / "own"
+        assert sorted(path.name for path in (machine / "state" / f"{number:05d}").iterdir()) == [
+            "sent.envelope",
+            "signing.key",
+            "spending.json",
+        ]
+
+
+def test_noise_is_the_operating_systems(deployment: Deployment) -> None:
+    assert load_settings(context_of(deployment, 1)).simulated is False
+
+
+def test_a_node_reads_nothing_outside_its_own_folder(deployment: Deployment) -> None:
+    shutil.rmtree(deployment.server.root)
+    settings = load_settings(context_of(deployment, 2))
+
+    assert settings.alone == 2
+    assert all(path.is_relative_to(deployment.node(2).root) for path in (settings.data, settings.nodes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"folder": "node-0"},
+            "node config folder is 'node-0', expected an absolute path: Flower starts its apps in other folders",
+        ),
+        ({"data": 7}, "node config data is 7, expected an absolute path: Flower starts its apps in other folders"),
+        ({"node": "zero"}, "node config node is 'zero', expected the node's number"),
+    ],
+)
+def test_a_wrong_node_config_is_refused(deployment: Deployment, changes: dict[str, str | int], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(context_of(deployment, 0, **changes))
+    assert str(caught.value) == message
+
+
+def refused(deployment: Deployment) -> list[int]:
+    """Run a round in which nodes may refuse, and return who did."""
+    grid = GridOfMachines(deployment)
+    folder = load_folder(server_context(str(deployment.server.run)))
+    folder.write_config(build(flatten(as_table(folder.config)) | {"federation.num_rounds": 1}))
+    serve(grid, RunFolder(folder.root), num_supernodes=NUM_NODES)
+    answers = [reply.content.config_records["answer"] for reply in grid.replies if reply.has_content()]
+    return sorted(node for answer in answers for node in answer["refusing_nodes"])  # type: ignore[union-attr, misc]
+
+
+def test_a_node_that_pins_another_vendor_root_or_other_code_refuses(deployment: Deployment) -> None:
+    deployment.node(0).vendor_root.write_text(SigningKey.generate().verify_key.to_text())
+    deployment.node(2).code_hash.write_text("0" * 64)
+
+    assert refused(deployment) == [0, 2]
+
+
+def test_a_node_keeps_to_the_settings_it_agreed_to(deployment: Deployment) -> None:
+    """The server can raise no budget: the node's own is too small for a round."""
+    machine = deployment.node(1)
+    own = build(flatten(as_table(load_settings(context_of(deployment, 1)).config)) | {"privacy.max_epsilon": 0.1})
+    machine.config.write_text(to_toml(own))
+
+    assert refused(deployment) == [1]
+
+
+def test_a_node_whose_data_are_of_another_size_answers_nothing(deployment: Deployment) -> None:
+    """Its sampling rate is a public constant: more or less data would belie it."""
+    shutil.copy(RunFolder(deployment.server.run).data("certify"), deployment.node(1).data)
+    grid = GridOfMachines(deployment)
+    serve(grid, load_folder(server_context(str(deployment.server.run))), num_supernodes=NUM_NODES)
+
+    (reason,) = {reply.error.reason for reply in grid.replies if reply.has_error()}
+    assert "holds 64 chains of 4 steps, expected 32 of 4 (data.samples_per_node = 128, data.steps = 4)" in reason
+
+
+@pytest.mark.parametrize("missing", ["roster.json", "bootstrap.safetensors", "data/certify.h5", "enclave"])
+def test_the_server_makes_nothing_anew(deployment: Deployment, missing: str) -> None:
+    gone = deployment.server.run / missing
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    with pytest.raises(CheckpointError) as caught:
+        load_folder(server_context(str(deployment.server.run)))
+
+    assert str(caught.value) == f"{gone} does not exist, expected the run folder that `nerv-fl deploy init` made"
+    assert not gone.exists()
+
+
+def test_supernodes_have_the_names_that_were_noted_when_they_registered(deployment: Deployment) -> None:
+    notes = deployment.server.supernode(0).parent
+    (notes / "node-0.json").write_text('{"success": true, "node-id": 14314684388723844653}')
+    (notes / "node-2.json").write_text('{"success": true, "node-id": "77"}')
+    (notes / "node-1.json").write_text("damaged")
+
+    folder = RunFolder(deployment.server.run)
+    assert names_of_supernodes(folder) == {14314684388723844653: "node-0", 77: "node-2"}
+
+
+def test_evidence_of_the_server_is_for_the_code_that_nodes_pin() -> None:
+    made = Deployment(made_root())
+    assert load_settings(context_of(made, 0)).code_hash in (made.server.run / "enclave" / "evidence.json").read_text()

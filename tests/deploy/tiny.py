@@ -1,0 +1,61 @@
+"""A deployment of three nodes with the tiny settings, made once and copied."""
+
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from flwr.app import Context, RecordDict
+
+from nerv_fl.config import Flat, RunConfig, build
+from nerv_fl.deploy.initialise import initialise
+from nerv_fl.deploy.layout import Deployment
+from nerv_fl.deploy.node_app import client_app
+from tests.federation.fake_grid import FakeGrid
+from tests.federation.tiny_run import SETTINGS as TINY
+
+NUM_NODES: Final = 3
+SETTINGS: Final[Flat] = TINY | {
+    "name": "deployment",
+    "federation.num_nodes": NUM_NODES,
+    "federation.cohort_size": NUM_NODES,
+    "federation.num_rounds": 2,
+    "valuation.method": "auto",
+}
+
+
+def deployment_config(**overrides: object) -> RunConfig:
+    """Return the settings with some of them changed: dotted keys, given as `**{"seed": 8}`."""
+    return build(SETTINGS | overrides)  # type: ignore[operator]
+
+
+@cache
+def made_root() -> Path:
+    """Return a deployment, made once for the whole test session; copy it, never change it."""
+    parent = Path(tempfile.mkdtemp(prefix="nerv-fl-test-"))
+    atexit.register(shutil.rmtree, parent, ignore_errors=True)
+    initialise(parent / "made", deployment_config(), host="localhost", port=19099)
+    return parent / "made"
+
+
+def copy_deployment(target: Path) -> Deployment:
+    """Copy the deployment."""
+    shutil.copytree(made_root(), target)
+    return Deployment(target)
+
+
+class GridOfMachines(FakeGrid):
+    """A SuperNode for each node, which knows what its start script tells it."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        super().__init__(client_app, num_supernodes=NUM_NODES)
+        self._contexts = {1000 + number: context_of(deployment, number) for number in range(NUM_NODES)}
+
+
+def context_of(deployment: Deployment, number: int, **changes: str | int) -> Context:
+    """Return what a node's SuperNode hands its app."""
+    machine = deployment.node(number)
+    own: dict[str, str | int] = {"node": number, "data": str(machine.data), "folder": str(machine.root)}
+    return Context(run_id=1, node_id=1000 + number, node_config=own | changes, state=RecordDict(), run_config={})
