@@ -128,20 +128,7 @@ def _check_node(findings: Findings, machine: NodeMachine, *, ports: bool) -> Run
         number, port = int(env["NODE"]), port_of(machine.env, "RUNTIME_PORT", env["RUNTIME_PORT"])
         if ports:
             findings.port_free(machine.env, "RUNTIME_PORT", host=LOOPBACK, port=port)
-    findings.authority(machine.ca_certificate)
-    findings.private(machine.key, machine.data)
-    findings.exists(machine.root / "supernode.sh")
-    with findings.note():
-        found = read_supernode_key(machine.key)
-        expected = read_supernode_public_key(machine.public_key)
-        findings.equal(machine.key, found, expected=expected, of=machine.public_key)
-    with findings.note():
-        VerifyKey.from_text(_text(machine.vendor_root))
-    with findings.note():
-        if (pinned := _text(machine.code_hash).strip()) != own_code_hash():
-            raise SealError(
-                f"{machine.code_hash} is {pinned[:12]!r}, expected {own_code_hash()[:12]!r}, this nerv_fl's"
-            )
+    _check_pins(findings, machine)
     if number is not None:
         findings.private(machine.signing_key(number))
     config = findings.config(machine.config)
@@ -150,6 +137,27 @@ def _check_node(findings: Findings, machine: NodeMachine, *, ports: bool) -> Run
             constants, chains = _constants(machine.constants), config.data.chains_per_node
             findings.data(machine.data, config, constants=constants, chains=chains)
     return config
+
+
+def _check_pins(findings: Findings, machine: NodeMachine) -> None:
+    """Check what a node trusts, and the key by which it is known."""
+    findings.authority(machine.ca_certificate)
+    findings.private(machine.key, machine.data)
+    findings.exists(machine.root / "supernode.sh")
+    with findings.note():
+        found = read_supernode_key(machine.key)
+        expected = read_supernode_public_key(machine.public_key)
+        findings.equal(machine.key, found, expected=expected, of=machine.public_key)
+    with findings.note():
+        text = _text(machine.vendor_root)
+        try:
+            VerifyKey.from_text(text)
+        except SealError as error:
+            findings.add(f"{machine.vendor_root}: {error}")
+    with findings.note():
+        pinned, own = _text(machine.code_hash).strip(), own_code_hash()
+        if pinned != own:
+            findings.add(f"{machine.code_hash} is {pinned[:12]!r}, expected {own[:12]!r}, this nerv_fl's")
 
 
 def _check_pair(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import Certificate
 
 from nerv_fl.config import RunConfig, as_table, flatten, read_recipe
 from nerv_fl.deploy.certificates import LOOPBACK, names_of, read_certificate, read_key, require_issued_by
@@ -99,7 +100,7 @@ class Findings:
     def data(self, path: Path, config: RunConfig, *, constants: Constants, chains: int) -> None:
         """Add a line if a data file does not fit the settings."""
         if not path.exists():
-            self.add(f"{path} does not exist, expected {chains} chains of {config.data.steps} steps")
+            self.exists(path)
             return
         with self.note():
             task = make_task(config, constants)
@@ -114,10 +115,8 @@ class Findings:
     def certificate(self, path: Path, *, key: Path, authority: Path, host: str | None) -> None:
         """Add a line for whatever is wrong with a server's certificate and its key."""
         with self.note():
-            certificate, now = read_certificate(path), datetime.now(UTC)
-            begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-            if not begins <= now <= ends:
-                self.add(f"{path} is valid from {begins:%Y-%m-%d} to {ends:%Y-%m-%d}, expected {now:%Y-%m-%d} within")
+            certificate = read_certificate(path)
+            self._in_date(certificate, path=path)
             names = names_of(certificate)
             for wanted in filter(None, (host, LOOPBACK)):
                 if _plain(wanted) not in names:
@@ -125,17 +124,20 @@ class Findings:
             with self.note():
                 require_issued_by(certificate, read_certificate(authority), path=path)
             form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-            if read_key(key).public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
+            if key.exists() and read_key(key).public_key().public_bytes(*form) != certificate.public_key().public_bytes(
+                *form
+            ):
                 self.add(f"{key} is another key, expected that of {path}")
 
     def authority(self, path: Path) -> None:
         """Add a line if an authority's certificate cannot be read or is out of date."""
         with self.note():
-            certificate, now = read_certificate(path), datetime.now(UTC)
-            if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-                self.add(
-                    f"{path} is valid to {certificate.not_valid_after_utc:%Y-%m-%d}, expected {now:%Y-%m-%d} within"
-                )
+            self._in_date(read_certificate(path), path=path)
+
+    def _in_date(self, certificate: Certificate, *, path: Path) -> None:
+        begins, ends, now = certificate.not_valid_before_utc, certificate.not_valid_after_utc, datetime.now(UTC)
+        if not begins <= now <= ends:
+            self.add(f"{path} is valid from {begins:%Y-%m-%d} to {ends:%Y-%m-%d}, expected {now:%Y-%m-%d} within")
 
 
 def _plain(host: str) -> str:
