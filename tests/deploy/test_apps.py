@@ -105,7 +105,7 @@ def test_a_node_whose_data_are_of_another_size_answers_nothing(deployment: Deplo
     grid = GridOfMachines(deployment)
     serve(grid, load_folder(server_context(str(deployment.server.run))), num_supernodes=NUM_NODES)
 
-    (reason,) = {reply.error.reason for reply in grid.replies if reply.has_error()}
+    (reason,) = {str(reply.error.reason) for reply in grid.replies if reply.has_error()}
     assert "holds 64 chains of 4 steps, expected 32 of 4 (data.samples_per_node = 128, data.steps = 4)" in reason
 
 

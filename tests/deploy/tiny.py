@@ -28,7 +28,7 @@ SETTINGS: Final[Flat] = TINY | {
 
 def deployment_config(**overrides: object) -> RunConfig:
     """Return the settings with some of them changed: dotted keys, given as `**{"seed": 8}`."""
-    return build(SETTINGS | overrides)  # type: ignore[operator]
+    return build(SETTINGS | overrides)  # type: ignore[arg-type]
 
 
 @cache
@@ -57,5 +57,5 @@ class GridOfMachines(FakeGrid):
 def context_of(deployment: Deployment, number: int, **changes: str | int) -> Context:
     """Return what a node's SuperNode hands its app."""
     machine = deployment.node(number)
-    own: dict[str, str | int] = {"node": number, "data": str(machine.data), "folder": str(machine.root)}
+    own: dict[str, bool | float | int | str] = {"node": number, "data": str(machine.data), "folder": str(machine.root)}
     return Context(run_id=1, node_id=1000 + number, node_config=own | changes, state=RecordDict(), run_config={})

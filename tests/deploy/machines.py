@@ -1,0 +1,128 @@
+"""A deployment started by its own scripts, every machine on loopback: who runs, and how it is killed."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from nerv_fl.deploy.initialise import initialise
+from nerv_fl.deploy.layout import Deployment
+from nerv_fl.server.folder import RunFolder
+from tests.deploy.tiny import NUM_NODES, deployment_config
+from tests.simulations.processes import ROOT, descendants, free_port, wait_for
+
+PATIENCE_S: Final = 300.0
+
+
+def deploy(root: Path, **settings: object) -> Deployment:
+    """Make a deployment whose ports are free."""
+    initialise(root, deployment_config(**settings), host="127.0.0.1", port=free_port())
+    deployment = Deployment(root)
+    for number in range(NUM_NODES):
+        env = deployment.node(number).env
+        text = env.read_text().replace(f'"{9100 + number}"', f'"{free_port()}"')
+        env.write_text(text)
+    return deployment
+
+
+class Machines:
+    """Everything that a deployment starts, each in a process group of its own.
+
+    Args:
+        deployment: Its folder.
+    """
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    @property
+    def run_folder(self) -> RunFolder:
+        """The server's run folder."""
+        return RunFolder(self.deployment.server.run)
+
+    def start(self, name: str) -> None:
+        """Start "superlink", "superexec", "run" or "node-N"."""
+        node = name.startswith("node-")
+        folder = self.deployment.root / (name if node else "server")
+        with self.log(name).open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                [folder / ("supernode.sh" if node else f"{name}.sh")],
+                env=self._environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def log(self, name: str) -> Path:
+        """Return the file that something's output goes to."""
+        return self.deployment.root.parent / f"{name}.log"
+
+    def start_all(self) -> None:
+        """Start everything but the run, and register the nodes."""
+        self.start("superlink")
+        wait_for(lambda: "Uvicorn running" in self.log("superlink").read_text(), seconds=PATIENCE_S)
+        self.start("superexec")
+        subprocess.run([self.deployment.server.root / "register.sh"], env=self._environment, check=True, timeout=120)
+        for number in range(NUM_NODES):
+            self.start(f"node-{number}")
+        for number in range(NUM_NODES):
+            self.wait_for_log(f"node-{number}", "SuperNode ID")
+
+    def wait_for_log(self, name: str, text: str, *, times: int = 1) -> None:
+        """Wait until something has said a text so many times."""
+        wait_for(lambda: self.log(name).read_text().count(text) >= times, seconds=PATIENCE_S)
+
+    def kill(self, name: str) -> None:
+        """Kill something and whatever it started, without a chance to clean up."""
+        process = self._running.pop(name)
+        for pid in [process.pid, *descendants(process.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+    def kill_below(self, name: str, program: str) -> None:
+        """Kill the processes of a program that something started."""
+        found = [pid for pid, line in descendants(self._running[name].pid).items() if program in line]
+        assert found, f"{name} has no {program}"
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+
+    def finish_run(self, *, seconds: float = PATIENCE_S) -> str:
+        """Wait until the run has ended, and return what it said."""
+        self._running.pop("run").wait(timeout=seconds)
+        return self.log("run").read_text()
+
+    def wait_for_rounds(self, number: int) -> None:
+        """Wait until a round is recorded."""
+        wait_for(lambda: any(record.round >= number for record in self.run_folder.rounds()), seconds=PATIENCE_S)
+
+    def spent(self, number: int) -> Path:
+        """Return a node's spending ledger."""
+        return self.deployment.node(number).state / f"{number:05d}" / "spending.json"
+
+    def stop(self) -> None:
+        """Kill whatever still runs."""
+        for name in list(self._running):
+            self.kill(name)
+
+
+@contextmanager
+def running(deployment: Deployment) -> Iterator[Machines]:
+    """Give a deployment's machines, all started; what they started is gone when the context ends."""
+    machines = Machines(deployment)
+    try:
+        machines.start_all()
+        yield machines
+    finally:
+        machines.stop()
