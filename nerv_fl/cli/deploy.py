@@ -39,6 +39,20 @@ def init(
 
 
 @deploy_app.command()
+def renew(
+    folder: Folder,
+    node: Annotated[int | None, typer.Option(help="Make this node's SuperNode a new key instead.")] = None,
+) -> None:
+    """Make the server a new key and certificate, or a node's SuperNode a new key; restart it afterwards."""
+    from nerv_fl.deploy.layout import Deployment  # noqa: PLC0415
+    from nerv_fl.deploy.renew import renew  # noqa: PLC0415
+
+    deployment = Deployment(folder)
+    renew(deployment, node=node)
+    print(deployment.server.certificate if node is None else deployment.node(node).key)
+
+
+@deploy_app.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="Folder of the deployment, or of one of its machines.")],
     ports: Annotated[bool, typer.Option(help="Whether ports must be free; not so once something runs.")] = True,

@@ -15,8 +15,9 @@ from typing import Final
 from nerv_fl.checks import in_range
 from nerv_fl.client.node import register
 from nerv_fl.config import RunConfig, to_toml
-from nerv_fl.deploy.certificates import make_authority, make_server_certificate, make_supernode_key
+from nerv_fl.deploy.certificates import make_authority
 from nerv_fl.deploy.layout import Deployment, NodeMachine, ServerMachine, write_env
+from nerv_fl.deploy.renew import renew_server_certificate, renew_supernode_key
 from nerv_fl.deploy.scripts import write_node_script, write_server_scripts
 from nerv_fl.errors import ConfigError
 from nerv_fl.files import write_atomically
@@ -110,17 +111,6 @@ def _make_server(deployment: Deployment, *, host: str, port: int) -> None:
     renew_server_certificate(deployment, host=host)
 
 
-def renew_server_certificate(deployment: Deployment, *, host: str) -> None:
-    """Make the server a new key and certificate of the deployment's own authority."""
-    make_server_certificate(
-        deployment.server.key,
-        deployment.server.certificate,
-        host=host,
-        authority_key=deployment.ca_key,
-        authority=deployment.ca_certificate,
-    )
-
-
 def _prepare_run(folder: RunFolder, config: RunConfig, *, tell: Tell) -> None:
     """Make what the server needs before round 1, except the roster."""
     folder.root.mkdir(mode=PRIVATE)
@@ -146,8 +136,7 @@ def _make_node(deployment: Deployment, number: int, *, address: str, config: Run
         folder.mkdir(mode=PRIVATE)
     write_env(machine.env, {"NODE": number, "SUPERLINK": address, "RUNTIME_PORT": FIRST_RUNTIME_PORT + number})
     _pin(machine, server, config=config)
-    make_supernode_key(machine.key, machine.public_key)
-    copy_file(machine.public_key, server.supernode(number))
+    renew_supernode_key(deployment, number)
     setup.make_data(secret_seed(config), machine.data, pool="nodes", chains=config.data.chains_per_node)
     machine.data.chmod(0o600)
     write_node_script(machine)

@@ -21,6 +21,7 @@ if ! command -v flower-superlink >/dev/null; then
   exit 1
 fi
 export FLWR_HOME="$here/flower" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 OMP_NUM_THREADS=1
+export FLWR_SUPEREXEC_TASK_POLL_INTERVAL=0.1
 """
 
 _SUPERLINK: Final = """\

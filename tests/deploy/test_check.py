@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from nerv_fl.cli.main import app
 from nerv_fl.deploy import certificates
 from nerv_fl.deploy.check import problems_of
-from nerv_fl.deploy.initialise import renew_server_certificate
 from nerv_fl.deploy.layout import Deployment
+from nerv_fl.deploy.renew import renew_server_certificate
 from nerv_fl.errors import ConfigError
 from nerv_fl.sealing import SigningKey
 from nerv_fl.server.folder import RunFolder

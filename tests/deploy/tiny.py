@@ -54,7 +54,7 @@ class GridOfMachines(FakeGrid):
         self._contexts = {1000 + number: context_of(deployment, number) for number in range(NUM_NODES)}
 
 
-def context_of(deployment: Deployment, number: int, **changes: str | int) -> Context:
+def context_of(deployment: Deployment, number: int, **changes: bool | float | int | str) -> Context:
     """Return what a node's SuperNode hands its app."""
     machine = deployment.node(number)
     own: dict[str, bool | float | int | str] = {"node": number, "data": str(machine.data), "folder": str(machine.root)}
