@@ -64,9 +64,21 @@ exec flwr run app deployment --stream --run-config "folder=\\"$here/run\\""
 """
 
 _SUPERNODE: Final = """\
-exec flower-supernode --superlink "$SUPERLINK" --root-certificates ca.crt \\
-  --auth-supernode-private-key supernode.key --port "$RUNTIME_PORT" \\
-  --node-config "node=$NODE data=\\"$here/data.h5\\" folder=\\"$here\\""
+trap 'kill "$child" 2>/dev/null || true; wait "$child" || true; exit 0' INT TERM
+while :; do
+  flower-supernode --superlink "$SUPERLINK" --root-certificates ca.crt \\
+    --auth-supernode-private-key supernode.key --port "$RUNTIME_PORT" \\
+    --node-config "node=$NODE data=\\"$here/data.h5\\" folder=\\"$here\\"" &
+  child=$!
+  status=0
+  wait "$child" || status=$?
+  if [ "$status" -eq 0 ]; then exit 0; fi
+  echo "node $NODE: SuperNode ended with status $status, starts again in 5 s. The SuperLink refuses a key that is" >&2
+  echo "not registered, and for a minute after a SuperNode was killed takes it for one that is still there." >&2
+  sleep 5 &
+  child=$!
+  wait "$child"
+done
 """
 
 _NODE_APP: Final = '''\

@@ -111,6 +111,12 @@ class Machines:
         """Return a node's spending ledger."""
         return self.deployment.node(number).state / f"{number:05d}" / "spending.json"
 
+    def cpu_ticks(self, name: str) -> int:
+        """Return the CPU time of something, of what it has running and of what it waited for, in clock ticks."""
+        pids = [self._running[name].pid, *descendants(self._running[name].pid)]
+        stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+        return sum(int(ticks) for fields in stats for ticks in fields[11:15])
+
     def stop(self) -> None:
         """Kill whatever still runs."""
         for name in list(self._running):
