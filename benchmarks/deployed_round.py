@@ -24,7 +24,7 @@ from nerv_fl.server.folder import RunFolder
 from tests.deploy.machines import Machines, deploy, running
 from tests.deploy.tiny import NUM_NODES, GridOfMachines
 
-ROUNDS: Final = 6
+ROUNDS: Final = 4
 REPEATS: Final = 5
 IMPORT: Final = "import nerv_fl.deploy.node_app"
 FLOWER: Final = "import flwr.supernode.cli.flwr_clientapp"

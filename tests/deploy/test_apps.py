@@ -10,7 +10,7 @@ from nerv_fl.config import as_table, build, flatten, to_toml
 from nerv_fl.deploy.layout import Deployment
 from nerv_fl.deploy.node_app import load_settings
 from nerv_fl.deploy.server_app import load_folder, names_of_supernodes
-from nerv_fl.errors import CheckpointError, ConfigError
+from nerv_fl.errors import AggregationError, CheckpointError, ConfigError
 from nerv_fl.sealing import SigningKey
 from nerv_fl.server.app import serve
 from nerv_fl.server.folder import RunFolder
@@ -133,3 +133,44 @@ def test_supernodes_have_the_names_that_were_noted_when_they_registered(deployme
 def test_evidence_of_the_server_is_for_the_code_that_nodes_pin() -> None:
     made = Deployment(made_root())
     assert load_settings(context_of(made, 0)).code_hash in (made.server.run / "enclave" / "evidence.json").read_text()
+
+
+# --- Nodes that do not come -------------------------------------------------------------------------------------------
+
+
+class SomeOnline(GridOfMachines):
+    """A grid on which only some machines are online."""
+
+    def __init__(self, deployment: Deployment, *, online: list[int]) -> None:
+        super().__init__(deployment)
+        self._online = online
+
+    def get_node_ids(self) -> list[int]:
+        return [1000 + number for number in self._online]
+
+
+def impatient(deployment: Deployment) -> RunFolder:
+    """Return the run folder with one round, that waits for nobody, and two nodes enough."""
+    folder = load_folder(server_context(str(deployment.server.run)))
+    settings = {"federation.num_rounds": 1, "federation.node_wait_s": 0.2, "federation.min_heard_fraction": 0.6}
+    folder.write_config(build(flatten(as_table(folder.config)) | settings))  # type: ignore[arg-type]
+    return RunFolder(folder.root)
+
+
+NAMES = {1000 + number: f"node-{number}" for number in range(NUM_NODES)}
+
+
+def test_a_node_that_is_missing_is_named(deployment: Deployment, caplog: pytest.LogCaptureFixture) -> None:
+    folder = impatient(deployment)
+    serve(SomeOnline(deployment, online=[0, 1]), folder, num_supernodes=NUM_NODES, names=NAMES)
+
+    assert "2 of 3 SuperNodes are online, node-2 missing; rounds go on without the rest" in caplog.text
+    assert folder.rounds()[1].nodes is not None
+
+
+def test_the_wait_for_all_nodes_is_bounded_and_says_who_is_missing(deployment: Deployment) -> None:
+    folder = impatient(deployment)
+    with pytest.raises(AggregationError) as caught:
+        serve(SomeOnline(deployment, online=[]), folder, num_supernodes=NUM_NODES, names=NAMES)
+
+    assert str(caught.value) == "0 of 3 SuperNodes came online in 0.2 s, node-0, node-1, node-2 missing"
