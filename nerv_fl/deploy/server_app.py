@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from flwr.app import Context
 
+from nerv_fl.deploy.lock import hold
 from nerv_fl.deploy.paths import absolute
 from nerv_fl.errors import CheckpointError
 from nerv_fl.server.app import build_server_app
@@ -15,13 +16,14 @@ def load_folder(context: Context) -> RunFolder:
     """Open the run folder that the run config names; nothing in it is made anew.
 
     Raises:
-        CheckpointError: If it lacks what a deployment's run folder holds.
+        CheckpointError: If it lacks what a deployment's run folder holds, or another server is at work in it.
     """
     folder = RunFolder(absolute("run config folder", context.run_config.get("folder")))
     needed = (folder.config_path, folder.manifest_path, folder.root / "roster.json", folder.bootstrap_path)
     for path in (*needed, *map(folder.data, POOLS), folder.enclave):
         if not path.exists():
             raise CheckpointError(f"{path} does not exist, expected the run folder that `nerv-fl deploy init` made")
+    hold(folder.root / ".lock")
     return folder
 
 

@@ -120,6 +120,16 @@ def test_the_server_makes_nothing_anew(deployment: Deployment, missing: str) -> 
     assert not gone.exists()
 
 
+def test_a_second_server_in_the_same_folder_is_refused(deployment: Deployment) -> None:
+    folder = load_folder(server_context(str(deployment.server.run)))
+    with pytest.raises(CheckpointError) as caught:
+        load_folder(server_context(str(deployment.server.run)))
+
+    assert str(caught.value) == (
+        f"{folder.root / '.lock'} is locked, expected no other server: one is at work in this folder"
+    )
+
+
 def test_supernodes_have_the_names_that_were_noted_when_they_registered(deployment: Deployment) -> None:
     notes = deployment.server.supernode(0).parent
     (notes / "node-0.json").write_text('{"success": true, "node-id": 14314684388723844653}')
