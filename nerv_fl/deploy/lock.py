@@ -1,27 +1,23 @@
 """One server at a time in a run folder: two would overwrite each other's rounds."""
 
 import fcntl
+import os
 from pathlib import Path
-from typing import IO, Final
 
 from nerv_fl.errors import CheckpointError
 
-_HELD: Final[list[IO[bytes]]] = []
-"""Locks of this process; the operating system frees them when it ends, however it ends."""
-
 
 def hold(path: Path) -> None:
-    """Lock a file until this process ends.
+    """Lock a file until this process ends, however it ends.
 
     Raises:
-        CheckpointError: If another process holds it.
+        CheckpointError: If it is locked already.
 
-    Source: flock(2).
+    Source: flock(2): the operating system frees a lock with its last descriptor, which stays open on purpose.
     """
-    file = path.open("ab")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        file.close()
+        os.close(descriptor)
         raise CheckpointError(f"{path} is locked, expected no other server: one is at work in this folder") from error
-    _HELD.append(file)
