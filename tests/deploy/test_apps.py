@@ -38,6 +38,7 @@ def test_machines_apart_complete_two_rounds(deployment: Deployment, tmp_path: Pa
     for number in range(NUM_NODES):
         machine = tmp_path / f"machine-{number}" / "own"
         assert sorted(path.name for path in (machine / "state" / f"{number:05d}").iterdir()) == [
+            "node.lock",
             "sent.envelope",
             "signing.key",
             "spending.json",
@@ -163,7 +164,7 @@ def impatient(deployment: Deployment) -> RunFolder:
     """Return the run folder with one round, that waits for nobody, and two nodes enough."""
     folder = load_folder(server_context(str(deployment.server.run)))
     settings = {"federation.num_rounds": 1, "federation.node_wait_s": 0.2, "federation.min_heard_fraction": 0.6}
-    folder.write_config(build(flatten(as_table(folder.config)) | settings))  # type: ignore[arg-type]
+    folder.write_config(build(flatten(as_table(folder.config)) | settings))
     return RunFolder(folder.root)
 
 
