@@ -1,5 +1,6 @@
 """What a deployed node and the server know, each from its own folder alone."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from nerv_fl.config import as_table, build, flatten, to_toml
+from nerv_fl.deploy.check import problems_of
+from nerv_fl.deploy.initialise import initialise
 from nerv_fl.deploy.layout import Deployment
 from nerv_fl.deploy.node_app import load_settings
 from nerv_fl.deploy.server_app import load_folder, names_of_supernodes
@@ -14,7 +17,7 @@ from nerv_fl.errors import AggregationError, CheckpointError, ConfigError
 from nerv_fl.sealing import SigningKey
 from nerv_fl.server.app import serve
 from nerv_fl.server.folder import RunFolder
-from tests.deploy.tiny import NUM_NODES, GridOfMachines, context_of, made_root
+from tests.deploy.tiny import NUM_NODES, GridOfMachines, context_of, deployment_config, made_root
 
 
 def server_context(folder: object) -> Context:
@@ -144,6 +147,23 @@ def test_supernodes_have_the_names_that_were_noted_when_they_registered(deployme
 def test_evidence_of_the_server_is_for_the_code_that_nodes_pin() -> None:
     made = Deployment(made_root())
     assert load_settings(context_of(made, 0)).code_hash in (made.server.run / "enclave" / "evidence.json").read_text()
+
+
+def test_a_second_run_counts_what_the_first_spent(deployment: Deployment, tmp_path: Path) -> None:
+    """Keys and ledgers of an older deployment, copied into a newer one as the guide says."""
+    serve(GridOfMachines(deployment), impatient(deployment), num_supernodes=NUM_NODES)
+    newer = tmp_path / "newer"
+    initialise(newer, deployment_config(), host="localhost", port=19099)
+    for number in range(NUM_NODES):
+        shutil.rmtree(newer / f"node-{number}" / "state")
+        shutil.copytree(deployment.node(number).state, newer / f"node-{number}" / "state")
+    shutil.copy(deployment.server.run / "roster.json", newer / "server" / "run" / "roster.json")
+
+    assert problems_of(newer) == []
+    serve(GridOfMachines(Deployment(newer)), impatient(Deployment(newer)), num_supernodes=NUM_NODES)
+    steps = json.loads((newer / "node-1" / "state" / "00001" / "spending.json").read_text())["steps"]
+    assert len({key.partition("/")[0] for key in steps}) == 2
+    assert list(steps.values()) == [1, 1]
 
 
 # --- Nodes that do not come -------------------------------------------------------------------------------------------
