@@ -76,7 +76,6 @@ def test_what_is_killed_comes_back_and_nothing_counts_twice(tmp_path: Path) -> N
         machines.wait_for_rounds(3)
 
         machines.kill_below("superexec", "flwr-serverapp")
-        machines.finish_run()
         machines.start("run")
         machines.finish_run()
         check_whole(machines, rounds=5)
