@@ -81,7 +81,11 @@ def test_what_is_killed_comes_back_and_nothing_counts_twice(tmp_path: Path) -> N
         check_whole(machines, rounds=5)
 
         assert machines.run_folder.rewards_path.read_text().startswith(before)
-        assert [spent_rounds(machines, number) for number in range(NUM_NODES)] == [[1, 2, 3, 4, 5]] * NUM_NODES
+        assert [spent_rounds(machines, number) for number in (0, 2)] == [[1, 2, 3, 4, 5]] * 2
+        returned = spent_rounds(machines, 1)  # it may miss a round until the SuperLink takes it back
+        assert returned[:2] == [1, 2]
+        assert returned[-1] == 5
+        assert returned == sorted(set(returned))
 
 
 def test_a_node_that_never_comes_is_named_and_not_waited_for_without_end(tmp_path: Path) -> None:
