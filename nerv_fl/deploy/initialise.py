@@ -85,6 +85,10 @@ def require_deployable(config: RunConfig) -> None:
     for name, section in (("adversaries", config.adversaries), ("faults", config.faults)):
         if section.any:
             raise ConfigError(f"{name} are set, expected none in a deployment: its nodes refuse them")
+    if config.enclave.place != "here":
+        raise ConfigError(
+            f"enclave.place is {config.enclave.place!r}, expected 'here': init makes keys for no other yet"
+        )
     if config.data.partition != "chain":
         raise ConfigError(
             f"data.partition is {config.data.partition!r}, expected 'chain' in a deployment: a node holds its own data"
