@@ -49,7 +49,8 @@ def on_round(record: RoundRecord, _: Sequence[RewardRow]) -> None:
 
 
 original = enclave.take_step  # type: ignore[attr-defined]
-enclave.take_step = take_step  # type: ignore[attr-defined] # in the enclave's process too, which imports this module
+if __name__ in {"__main__", "__mp_main__"}:  # the second is the enclave's own process, which imports this module first
+    enclave.take_step = take_step  # type: ignore[attr-defined]
 if __name__ == "__main__":
     grid = FakeGrid(answer, num_supernodes=1)  # type: ignore[arg-type]
     serve(grid, RunFolder(Path(sys.argv[1])), num_supernodes=1, on_round=on_round)
