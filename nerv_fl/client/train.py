@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 from nerv_fl.arrays import IntArray
 from nerv_fl.client.engine import ENGINES
 from nerv_fl.client.privacy import private_optimizer
+from nerv_fl.client.sgd import PlainSGD
 from nerv_fl.config import RunConfig
 from nerv_fl.models.device import moved, usable_device
 from nerv_fl.models.encoder import get_flat, set_flat
@@ -82,7 +83,7 @@ class Trainer:
         train_only(self._model, training.trainable)
         self._optimizer = private_optimizer(
             self._model,
-            optim.SGD(trained_parameters(self._model), lr=training.learning_rate),
+            PlainSGD(trained_parameters(self._model), lr=training.learning_rate),
             privacy=task.config.privacy,
             expected_batch=training.expected_batch,
         )
