@@ -6,6 +6,7 @@ that runs and nothing else; leaving at the end of it loses nothing.
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final
@@ -32,11 +33,14 @@ class GracefulStop:
         self._on_round = on_round
         self._say = say
         self._leave = leave
+        self._main: int | None = None
         self.is_asked = False
 
     def listen(self) -> None:
-        """Handle SIGTERM from now on; in the main thread alone."""
-        signal.signal(signal.SIGTERM, self._ask)
+        """Handle SIGTERM from now on; in the main thread alone, which also handles SIGUSR2 from then on."""
+        self._main = threading.get_ident()
+        signal.signal(signal.SIGUSR2, self._handle)
+        self._handle()
 
     def on_round(self, record: RoundRecord, rows: Sequence[RewardRow]) -> None:
         """Pass a finished round on, and end the process if that was asked: its checkpoint is written."""
@@ -44,6 +48,12 @@ class GracefulStop:
         if self.is_asked:
             self._say(f"stopped after round {record.round}; --resume goes on from it")
             self._leave(TERMINATED)
+        elif self._main is not None:
+            # Ray takes SIGTERM for itself when it starts, and rounds end in another thread, which can set no handler.
+            signal.pthread_kill(self._main, signal.SIGUSR2)
+
+    def _handle(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._ask)
 
     def _ask(self, _signal: int, _frame: FrameType | None) -> None:
         if self.is_asked:

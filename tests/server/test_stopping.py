@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -29,10 +30,11 @@ def stop(told: Told) -> Iterator[GracefulStop]:
     made = GracefulStop(
         lambda record, _rows: told.rounds.append(record.round), say=told.lines.append, leave=told.left.append
     )
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
     made.listen()
     yield made
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_nothing_stops_unasked(stop: GracefulStop, told: Told) -> None:
@@ -55,3 +57,13 @@ def test_asked_twice_it_leaves_at_once(stop: GracefulStop, told: Told) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     assert told.left == [TERMINATED]
     assert told.rounds == []
+
+
+def test_a_round_takes_the_signal_back(stop: GracefulStop, told: Told) -> None:
+    """As from Ray, which handles SIGTERM once it has started; rounds end in a thread that is not the main one."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    thread = threading.Thread(target=stop.on_round, args=(ROUND, []))
+    thread.start()
+    thread.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert told.lines == ["SIGTERM: the round is finished first; a second one abandons it"]
