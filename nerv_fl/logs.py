@@ -53,12 +53,14 @@ def start_logs(*, form: str = "text", level: str = "warning", file: Path | None 
 
 
 def start_logs_from_environment() -> None:
-    """Log as the environment says.
+    """Log as the environment says; if it says nothing, logging stays as it is.
 
     Raises:
         ConfigError: If it does not say it in the words above.
         OSError: If its file cannot be written.
     """
+    if not any(name.startswith("NERV_LOG_") for name in os.environ):
+        return
     file = os.environ.get("NERV_LOG_FILE")
     start_logs(
         form=os.environ.get("NERV_LOG_FORMAT", "text"),

@@ -65,6 +65,9 @@ def test_files_never_outgrow_their_limit(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_environment_says_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    kept = list(logging.getLogger().handlers)
+    start_logs_from_environment()
+    assert logging.getLogger().handlers == kept
     monkeypatch.setenv("NERV_LOG_FORMAT", "json")
     monkeypatch.setenv("NERV_LOG_LEVEL", "info")
     start_logs_from_environment()

@@ -14,6 +14,7 @@ from nerv_fl.config import read_recipe
 from nerv_fl.deploy.layout import NodeMachine
 from nerv_fl.deploy.paths import absolute
 from nerv_fl.errors import ConfigError
+from nerv_fl.logs import start_logs_from_environment
 from nerv_fl.sealing import VerifyKey
 
 
@@ -23,6 +24,7 @@ def load_settings(context: Context) -> HostSettings:
     Raises:
         ConfigError: If the SuperNode's config lacks a path or a number, or the node's settings are wrong.
     """
+    start_logs_from_environment()
     own = context.node_config
     machine = NodeMachine(absolute("node config folder", own.get("folder")))
     number = own.get("node")

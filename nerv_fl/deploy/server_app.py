@@ -8,6 +8,7 @@ from flwr.app import Context
 from nerv_fl.deploy.lock import hold
 from nerv_fl.deploy.paths import absolute
 from nerv_fl.errors import CheckpointError
+from nerv_fl.logs import start_logs_from_environment
 from nerv_fl.server.app import build_server_app
 from nerv_fl.server.folder import POOLS, RunFolder
 
@@ -18,6 +19,7 @@ def load_folder(context: Context) -> RunFolder:
     Raises:
         CheckpointError: If it lacks what a deployment's run folder holds, or another server is at work in it.
     """
+    start_logs_from_environment()
     folder = RunFolder(absolute("run config folder", context.run_config.get("folder")))
     needed = (folder.config_path, folder.manifest_path, folder.root / "roster.json", folder.bootstrap_path)
     for path in (*needed, *map(folder.data, POOLS), folder.enclave):
