@@ -53,6 +53,29 @@ def renew(
 
 
 @deploy_app.command()
+def add(folder: Folder) -> None:
+    """Make a folder for one more node and put it on the roster, while the server stands still.
+
+    Only server/ need be there. Copy node-N/ to the node's machine, server/ back to the server, run register.sh, run.sh.
+    """
+    from nerv_fl.deploy.layout import Deployment  # noqa: PLC0415
+    from nerv_fl.deploy.members import add_node  # noqa: PLC0415
+
+    deployment = Deployment(folder)
+    print(deployment.node(add_node(deployment)).root)
+
+
+@deploy_app.command()
+def remove(folder: Folder, node: Annotated[int, typer.Option(min=0, help="The node that leaves, for good.")]) -> None:
+    """Take a node off the roster, while the server stands still; run register.sh, run.sh afterwards."""
+    from nerv_fl.deploy.layout import Deployment  # noqa: PLC0415
+    from nerv_fl.deploy.members import remove_node  # noqa: PLC0415
+
+    remove_node(Deployment(folder), node)
+    print(f"node {node} takes part no more")
+
+
+@deploy_app.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="Folder of the deployment, or of one of its machines.")],
     ports: Annotated[bool, typer.Option(help="Whether ports must be free; not so once something runs.")] = True,

@@ -25,7 +25,7 @@ def build_client_app(load_settings: Callable[[Context], HostSettings]) -> Client
         """Answer for the nodes of the cohort that this SuperNode hosts."""
         request, theta = _parts(message)
         order, settings = read_order(request, theta), load_settings(context)
-        cohort = read_cohort(request, num_nodes=settings.config.federation.num_nodes)
+        cohort = read_cohort(request, num_nodes=settings.num_nodes)
         host = resident_host(settings, constants=str(request.get("constants")))
         envelopes, refusing = host.answer(order, hosted_nodes(cohort, context))
         reply = ConfigRecord(

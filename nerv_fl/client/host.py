@@ -17,7 +17,7 @@ from nerv_fl.client.node import Node, RoundOrder
 from nerv_fl.client.presence import present
 from nerv_fl.client.request import read_constants
 from nerv_fl.client.train import LocalTraining, Records, Trainer, train_honestly
-from nerv_fl.config import RunConfig
+from nerv_fl.config import LARGEST_FEDERATION, RunConfig
 from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.sealing import VerifyKey
 from nerv_fl.tasks.known import AnyTask, make_task
@@ -62,6 +62,11 @@ class HostSettings:
     simulated: bool
     training: LocalTraining = train_honestly
     alone: int | None = None
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes that a cohort may name: a deployed node does not know how many have joined since it was set up."""
+        return self.config.federation.num_nodes if self.alone is None else LARGEST_FEDERATION
 
     def __post_init__(self) -> None:
         """Refuse to cheat, or to fail, in earnest."""

@@ -16,6 +16,7 @@ from nerv_fl.config.run import RunConfig, SimulationConfig, TrackingConfig
 from nerv_fl.config.training import (
     CODEC_NAMES,
     DP_ENGINES,
+    LARGEST_FEDERATION,
     PROTOCOL_CLIP,
     PROTOCOL_SIGMA,
     FederationConfig,
@@ -26,6 +27,7 @@ from nerv_fl.config.training import (
 __all__ = [
     "CODEC_NAMES",
     "DP_ENGINES",
+    "LARGEST_FEDERATION",
     "PRESET_NAMES",
     "PROTOCOL_BOUND",
     "PROTOCOL_CLIP",

@@ -20,6 +20,10 @@ PROTOCOL_CLIP: Final = 1.0
 """DP-SGD per-record clipping norm (NERV whitepaper v1.01, section 4.3)."""
 
 
+LARGEST_FEDERATION: Final = 10**6
+"""Nodes that there may be."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FederationConfig:
     """Who takes part, and when a round is too poor to count."""
@@ -34,7 +38,7 @@ class FederationConfig:
 
     def __post_init__(self) -> None:
         """Refuse a cohort larger than the federation."""
-        in_range("federation.num_nodes", self.num_nodes, low=1, high=10**6)
+        in_range("federation.num_nodes", self.num_nodes, low=1, high=LARGEST_FEDERATION)
         in_range("federation.cohort_size", self.cohort_size, low=1, high=self.num_nodes)
         in_range("federation.num_rounds", self.num_rounds, low=1, high=10**6)
         in_range("federation.min_heard_fraction", self.min_heard_fraction, low=0, high=1)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from nerv_fl.config import RunConfig
@@ -13,10 +14,20 @@ from nerv_fl.deploy.certificates import (
 )
 from nerv_fl.deploy.findings import Findings
 from nerv_fl.deploy.layout import NODE_ENV, SERVER_ENV, Deployment, NodeMachine, ServerMachine, port_of, read_env
+from nerv_fl.deploy.scripts import SERVER_SCRIPTS
 from nerv_fl.errors import ConfigError, DataError, SealError
 from nerv_fl.sealing import SigningKey, VerifyKey
 from nerv_fl.server.folder import POOLS, RunFolder
-from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, EnclaveIdentity, own_code_hash
+from nerv_fl.server.roster import active, read_members
+from nerv_fl.strategy.identity import (
+    EVIDENCE_FILE,
+    VENDOR_KEY_FILE,
+    VENDOR_ROOT_FILE,
+    EnclaveIdentity,
+    own_code_hash,
+    read_evidence,
+)
+from nerv_fl.strategy.keeping import KEEPING
 from nerv_fl.tasks.known import find_task
 from nerv_fl.tasks.start import Constants
 
@@ -49,9 +60,8 @@ def _check_all(findings: Findings, deployment: Deployment, *, ports: bool) -> No
     if deployment.ca_key.parent.exists():
         findings.private(deployment.ca_key)
         _same_certificate(findings, server.ca_certificate, of=deployment.ca_certificate)
-    numbers = range(config.federation.num_nodes) if config else _numbers(deployment)
     taken: dict[str, Path] = {}
-    for number in numbers:
+    for number in _numbers(deployment):
         machine = deployment.node(number)
         if not machine.root.is_dir():
             findings.add(f"{machine.root} does not exist, expected the folder of node {number}")
@@ -62,6 +72,9 @@ def _check_all(findings: Findings, deployment: Deployment, *, ports: bool) -> No
 
 
 def _numbers(deployment: Deployment) -> list[int]:
+    """Return the nodes that take part; those with a folder if the roster cannot be read."""
+    with suppress(DataError):
+        return sorted(active(read_members(_run(deployment.server).roster_path)))
     found = (re.fullmatch(r"node-(\d+)", path.name) for path in deployment.root.iterdir())
     return sorted(int(match[1]) for match in found if match)
 
@@ -79,39 +92,54 @@ def _check_server(findings: Findings, server: ServerMachine, *, ports: bool) -> 
             findings.port_free(server.env, "PORT", host=env["BIND"], port=port)
     findings.authority(server.ca_certificate)
     findings.certificate(server.certificate, key=server.key, authority=server.ca_certificate, host=host)
-    enclave = [run.enclave / name for name in ("opening.key", "signing.key")]
-    findings.private(server.key, server.secret, *enclave)
-    findings.exists(*(server.root / name for name in ("superlink.sh", "superexec.sh", "register.sh", "run.sh")))
+    findings.private(server.key, server.secret)
+    findings.exists(*(server.root / name for name in SERVER_SCRIPTS))
     findings.exists(*(server.root / "app" / name for name in ("pyproject.toml", "nerv_node.py", "nerv_server.py")))
-    findings.exists(run.manifest_path, run.root / "roster.json", run.bootstrap_path)
-    if (run.enclave / "evidence.json").exists():
-        with findings.note():
-            EnclaveIdentity.load(run.enclave)
-    else:
-        findings.exists(run.enclave / "evidence.json")
+    findings.exists(run.manifest_path, run.roster_path, run.bootstrap_path)
     config = findings.config(run.config_path)
     if config is not None:
+        _check_enclave(findings, run.enclave, place=config.enclave.place)
         _check_run(findings, server, config)
     return config
+
+
+def _check_enclave(findings: Findings, folder: Path, *, place: str) -> None:
+    """Check that the enclave's keys can be read again, or are about to be born; sealed ones are not unsealed here."""
+    unborn = folder / VENDOR_KEY_FILE
+    if place != "here" and unborn.exists():
+        findings.private(unborn)
+        findings.exists(folder / VENDOR_ROOT_FILE)
+        return
+    findings.private(*(folder / name for name in KEEPING[place].files))
+    if not (folder / EVIDENCE_FILE).exists():
+        findings.exists(folder / EVIDENCE_FILE)
+        return
+    with findings.note():
+        if place == "here":
+            EnclaveIdentity.load(folder)
+        else:
+            read_evidence(folder)
 
 
 def _check_run(findings: Findings, server: ServerMachine, config: RunConfig) -> None:
     """Check the roster and the held-out pools against the settings."""
     run, nodes = _run(server), config.federation.num_nodes
-    if config.simulation.blocks != nodes:
-        findings.add(
-            f"{run.config_path}: simulation.blocks is {config.simulation.blocks}, expected {nodes}: a SuperNode a node"
-        )
     with findings.note():
-        roster = _roster(run)
-        for number in sorted(set(range(nodes)) ^ roster.keys()):
+        members = read_members(run.roster_path)
+        strays = sorted(set(range(nodes)) ^ members.keys())
+        for number in strays:
             findings.add(
-                f"{run.root / 'roster.json'} has nodes {sorted(roster)}, expected 0 to {nodes - 1} "
-                f"(federation.num_nodes = {nodes}): node {number} is {'unknown' if number in roster else 'missing'}"
+                f"{run.roster_path} has nodes {sorted(members)}, expected 0 to {nodes - 1} "
+                f"(federation.num_nodes = {nodes}): node {number} is {'unknown' if number in members else 'missing'}"
             )
-    for number in range(nodes):
-        with findings.note():
-            read_supernode_public_key(server.supernode(number))
+        if not strays and config.simulation.blocks != (expected := len(active(members))):
+            findings.add(
+                f"{run.config_path}: simulation.blocks is {config.simulation.blocks}, expected {expected}: "
+                "a SuperNode a node"
+            )
+        for number in active(members):
+            with findings.note():
+                read_supernode_public_key(server.supernode(number))
     with findings.note():
         _, constants = find_task(config.task).read_start(run.bootstrap_path, config)
         for pool in POOLS:
@@ -181,12 +209,12 @@ def _check_pair(
     with findings.note():
         findings.equal(machine.vendor_root, _text(machine.vendor_root), expected=_text(root), of=root)
     with findings.note():
-        signs, path = SigningKey.load_private(machine.signing_key(number)).verify_key, run.root / "roster.json"
-        listed = _roster(run).get(number)
-        if listed is not None and listed != signs:
+        signs = SigningKey.load_private(machine.signing_key(number)).verify_key
+        listed = read_members(run.roster_path).get(number)
+        if listed is not None and listed.key != signs:
             findings.add(
-                f"{machine.signing_key(number)} has the public key {signs.fingerprint}, expected {listed.fingerprint}, "
-                f"node {number}'s in {path}"
+                f"{machine.signing_key(number)} has the public key {signs.fingerprint}, "
+                f"expected {listed.key.fingerprint}, node {number}'s in {run.roster_path}"
             )
 
 
@@ -194,13 +222,6 @@ def _same_certificate(findings: Findings, path: Path, *, of: Path) -> None:
     with findings.note():
         if read_certificate(path) != read_certificate(of):
             findings.add(f"{path} is another authority's certificate, expected that of {of}")
-
-
-def _roster(run: RunFolder) -> dict[int, VerifyKey]:
-    try:
-        return run.read_roster()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{run.root / 'roster.json'} cannot be read ({error}), expected each node's key") from error
 
 
 def _constants(path: Path) -> Constants:

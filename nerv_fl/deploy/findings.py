@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import Certificate
@@ -19,6 +19,9 @@ from nerv_fl.tasks.known import make_task
 from nerv_fl.tasks.start import Constants
 
 T = TypeVar("T")
+
+THE_SERVERS_OWN: Final = ("federation.num_nodes", "federation.cohort_size", "simulation.blocks")
+"""Settings that change when a node joins or leaves; a node does nothing with them."""
 
 
 class Findings:
@@ -94,7 +97,7 @@ class Findings:
             return
         ours, theirs = flatten(as_table(found)), flatten(as_table(expected))
         for key, value in ours.items():
-            if value != theirs[key]:
+            if value != theirs[key] and key not in THE_SERVERS_OWN:
                 self.add(f"{path}: {key} is {value!r}, expected {theirs[key]!r} as in {of}")
 
     def data(self, path: Path, config: RunConfig, *, constants: Constants, chains: int) -> None:

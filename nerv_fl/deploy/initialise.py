@@ -4,7 +4,6 @@ Each node's data and the held-out pools are drawn from secret seeds of their own
 the settings that all machines share. They stand for what the operators have: a node's `data.h5` is theirs to replace.
 """
 
-import json
 import re
 import secrets
 from collections.abc import Callable
@@ -13,19 +12,18 @@ from pathlib import Path
 from typing import Final
 
 from nerv_fl.checks import in_range
-from nerv_fl.client.node import register
-from nerv_fl.config import RunConfig, to_toml
+from nerv_fl.config import RunConfig
 from nerv_fl.deploy.certificates import make_authority
-from nerv_fl.deploy.layout import Deployment, NodeMachine, ServerMachine, write_env
-from nerv_fl.deploy.renew import renew_server_certificate, renew_supernode_key
-from nerv_fl.deploy.scripts import write_node_script, write_server_scripts
+from nerv_fl.deploy.layout import Deployment, write_env
+from nerv_fl.deploy.node_machine import PRIVATE, make_node, secret_seed
+from nerv_fl.deploy.renew import renew_server_certificate
+from nerv_fl.deploy.scripts import write_server_scripts
 from nerv_fl.errors import ConfigError
 from nerv_fl.files import write_atomically
 from nerv_fl.folders import copy_file, staged_folder
 from nerv_fl.sealing import VerifyKey
 from nerv_fl.server.folder import RunFolder
-from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, EnclaveIdentity, own_code_hash
-from nerv_fl.tasks.known import find_task
+from nerv_fl.strategy.identity import EnclaveIdentity, leave_vendor_key
 from simulations.bootstrap import given_weights
 from simulations.prepare import first_manifest, make_bootstrap, server_pools
 from simulations.setups.known import setup_of
@@ -35,9 +33,7 @@ Tell = Callable[[str], None]
 """Called with what is about to be done, in words."""
 
 PORT: Final = 9092
-FIRST_RUNTIME_PORT: Final = 9100
 SECRET_BYTES: Final = 32
-PRIVATE: Final = 0o700
 
 
 def initialise(out: Path, config: RunConfig, *, host: str, port: int = PORT, tell: Tell = lambda _what: None) -> None:
@@ -69,7 +65,9 @@ def initialise(out: Path, config: RunConfig, *, host: str, port: int = PORT, tel
         roster: dict[int, VerifyKey] = {}
         for number in range(nodes):
             tell(f"node {number}: keys, {config.data.chains_per_node:,} chains of its own")
-            roster[number] = _make_node(deployment, number, address=address, config=config)
+            machine = deployment.node(number)
+            roster[number] = make_node(machine, number, server=deployment.server, address=address, config=config)
+            copy_file(machine.public_key, deployment.server.supernode(number))
         weights = dict.fromkeys(roster, float(config.data.samples_per_node))
         run.write_roster(roster, weights=weights)
         write_server_scripts(deployment.server)
@@ -85,19 +83,10 @@ def require_deployable(config: RunConfig) -> None:
     for name, section in (("adversaries", config.adversaries), ("faults", config.faults)):
         if section.any:
             raise ConfigError(f"{name} are set, expected none in a deployment: its nodes refuse them")
-    if config.enclave.place != "here":
-        raise ConfigError(
-            f"enclave.place is {config.enclave.place!r}, expected 'here': init makes keys for no other yet"
-        )
     if config.data.partition != "chain":
         raise ConfigError(
             f"data.partition is {config.data.partition!r}, expected 'chain' in a deployment: a node holds its own data"
         )
-
-
-def secret_seed(config: RunConfig) -> RunConfig:
-    """Return the settings with a seed that nobody knows, to draw data from."""
-    return replace(config, seed=secrets.randbits(62))
 
 
 def _make_authority(deployment: Deployment) -> None:
@@ -130,29 +119,7 @@ def _prepare_run(folder: RunFolder, config: RunConfig, *, tell: Tell) -> None:
     tell("server: the model to start from")
     make_bootstrap(folder, weights, progress=lambda *_: None)
     folder.enclave.mkdir(mode=PRIVATE)
-    EnclaveIdentity.create(folder.enclave, run=str(folder.read_manifest()["run"]))
-
-
-def _make_node(deployment: Deployment, number: int, *, address: str, config: RunConfig) -> VerifyKey:
-    """Make one node's machine, and return the key that it signs updates with."""
-    machine, server, setup = deployment.node(number), deployment.server, setup_of(config.task)
-    for folder in (machine.root, machine.state, machine.signing_key(number).parent):
-        folder.mkdir(mode=PRIVATE)
-    write_env(machine.env, {"NODE": number, "SUPERLINK": address, "RUNTIME_PORT": FIRST_RUNTIME_PORT + number})
-    _pin(machine, server, config=config)
-    renew_supernode_key(deployment, number)
-    setup.make_data(secret_seed(config), machine.data, pool="nodes", chains=config.data.chains_per_node)
-    machine.data.chmod(0o600)
-    write_node_script(machine)
-    return register(machine.signing_key(number).parent)
-
-
-def _pin(machine: NodeMachine, server: ServerMachine, *, config: RunConfig) -> None:
-    """Give a node its own copy of what it trusts."""
-    run = RunFolder(server.run)
-    _, constants = find_task(config.task).read_start(run.bootstrap_path, config)
-    machine.config.write_text(to_toml(config), encoding="utf-8")
-    machine.code_hash.write_text(own_code_hash() + "\n", encoding="utf-8")
-    machine.constants.write_text(json.dumps(constants, sort_keys=True) + "\n", encoding="utf-8")
-    copy_file(run.enclave / VENDOR_ROOT_FILE, machine.vendor_root)
-    copy_file(server.ca_certificate, machine.ca_certificate)
+    if config.enclave.place == "here":
+        EnclaveIdentity.create(folder.enclave, run=str(folder.read_manifest()["run"]))
+    else:  # its keys are born on the server's machine, at the first start
+        leave_vendor_key(folder.enclave)

@@ -3,7 +3,7 @@
 ca/        ca.key ca.crt                    the authority; it belongs on no machine of the federation
 server/    machine.env  *.sh                HOST, BIND and PORT, and what to start
 tls/                             ca.crt server.crt server.key
-supernodes/                      node-N.pub of each node that may connect; node-N.json once registered
+supernodes/                      node-N.pub of each that may connect, node-N.json once registered, gone-* no more
 app/ flower/ superexec.secret    the app that `flwr run` bundles, Flower's own files
 run/                             the run folder, without data or keys of any node
 node-N/    machine.env  supernode.sh        NODE, SUPERLINK and RUNTIME_PORT
@@ -11,6 +11,7 @@ config.toml vendor-root.pub code-hash constants.json ca.crt      what this node 
 supernode.key supernode.pub data.h5 state/                       its own; state/ has its signing key
 """
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from nerv_fl.client.node import KEY_FILE
 from nerv_fl.errors import ConfigError
 
 ENV_FILE: Final = "machine.env"
+GONE: Final = "gone-"
 SERVER_ENV: Final = ("HOST", "BIND", "PORT")
 NODE_ENV: Final = ("NODE", "SUPERLINK", "RUNTIME_PORT")
 
@@ -64,6 +66,14 @@ class ServerMachine:
     def supernode(self, number: int) -> Path:
         """Return the public key by which a node's SuperNode is known."""
         return self.root / "supernodes" / f"node-{number}.pub"
+
+    def forget_supernode(self, number: int) -> None:
+        """Remove a node's public key; if it was registered, leave a note for `register.sh` to unregister it."""
+        key = self.supernode(number)
+        note = key.with_suffix(".json")
+        if note.exists():
+            note.replace(note.with_name(f"{GONE}{secrets.token_hex(4)}"))
+        key.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

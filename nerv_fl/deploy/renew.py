@@ -23,12 +23,12 @@ def renew_supernode_key(deployment: Deployment, number: int) -> None:
     Raises:
         ConfigError: If there is no such node.
     """
-    machine, known = deployment.node(number), deployment.server.supernode(number)
+    machine = deployment.node(number)
     if not machine.root.is_dir():
         raise ConfigError(f"node is {number}, expected one with a folder in {deployment.root}")
     make_supernode_key(machine.key, machine.public_key)
-    copy_file(machine.public_key, known)
-    known.with_suffix(".json").unlink(missing_ok=True)  # it is registered no more
+    deployment.server.forget_supernode(number)
+    copy_file(machine.public_key, deployment.server.supernode(number))
 
 
 def renew(deployment: Deployment, *, node: int | None) -> None:

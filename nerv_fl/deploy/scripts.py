@@ -49,6 +49,12 @@ END
 """
 
 _REGISTER: Final = """\
+for gone in supernodes/gone-*; do
+  if [ ! -e "$gone" ]; then continue; fi
+  id="$(sed -n 's/.*"node-id": *"\\{0,1\\}\\([0-9][0-9]*\\).*/\\1/p' "$gone")"
+  flwr supernode unregister "$id" deployment
+  rm "$gone"
+done
 for key in supernodes/*.pub; do
   note="${key%.pub}.json"
   if [ -s "$note" ]; then continue; fi
@@ -61,6 +67,11 @@ done
 
 _RUN: Final = """\
 exec flwr run app deployment --stream --run-config "folder=\\"$here/run\\""
+"""
+
+_STOP: Final = """\
+touch run/stop
+echo "the server ends after the round under way; run.sh goes on from there"
 """
 
 _SUPERNODE: Final = """\
@@ -121,15 +132,22 @@ folder = ""
 """
 
 
+SERVER_SCRIPTS: Final = {
+    "superlink.sh": ("Start the SuperLink, which carries messages and keeps them in state.db.", _SUPERLINK),
+    "superexec.sh": ("Start SuperExec, which starts the server of a run.", _SUPEREXEC),
+    "register.sh": (
+        "Register the SuperNodes of new keys, and unregister those of old ones.",
+        _CONNECTION + _REGISTER,
+    ),
+    "run.sh": ("Run the remaining rounds, from the last checkpoint on.", _CONNECTION + _RUN),
+    "stop.sh": ("End the run after the round under way.", _STOP),
+}
+"""By name, what it does and how."""
+
+
 def write_server_scripts(machine: ServerMachine) -> None:
     """Write what the server's machine is started with."""
-    scripts = {
-        "superlink.sh": ("Start the SuperLink, which carries messages and keeps them in state.db.", _SUPERLINK),
-        "superexec.sh": ("Start SuperExec, which starts the server of a run.", _SUPEREXEC),
-        "register.sh": ("Register each SuperNode whose key lies in supernodes/, once.", _CONNECTION + _REGISTER),
-        "run.sh": ("Run the remaining rounds, from the last checkpoint on.", _CONNECTION + _RUN),
-    }
-    for name, (what, body) in scripts.items():
+    for name, (what, body) in SERVER_SCRIPTS.items():
         _write_script(machine.root / name, what=what, body=body)
     app = machine.root / "app"
     app.mkdir(mode=0o700)

@@ -11,22 +11,34 @@ from nerv_fl.errors import CheckpointError
 from nerv_fl.logs import start_logs_from_environment
 from nerv_fl.server.app import build_server_app
 from nerv_fl.server.folder import POOLS, RunFolder
+from nerv_fl.strategy.birth import prepare_identity
+from nerv_fl.strategy.identity import EVIDENCE_FILE, VENDOR_KEY_FILE
 
 
 def load_folder(context: Context) -> RunFolder:
-    """Open the run folder that the run config names; nothing in it is made anew.
+    """Open the run folder that the run config names; nothing in it is made anew but an enclave's keys, once.
 
     Raises:
         CheckpointError: If it lacks what a deployment's run folder holds, or another server is at work in it.
     """
     start_logs_from_environment()
     folder = RunFolder(absolute("run config folder", context.run_config.get("folder")))
-    needed = (folder.config_path, folder.manifest_path, folder.root / "roster.json", folder.bootstrap_path)
-    for path in (*needed, *map(folder.data, POOLS), folder.enclave):
+    needed = (folder.config_path, folder.manifest_path, folder.roster_path, folder.bootstrap_path)
+    vouched_for, evidence = folder.enclave / VENDOR_KEY_FILE, folder.enclave / EVIDENCE_FILE
+    identity = vouched_for if vouched_for.exists() else evidence
+    for path in (*needed, *map(folder.data, POOLS), folder.enclave, identity):
         if not path.exists():
             raise CheckpointError(f"{path} does not exist, expected the run folder that `nerv-fl deploy init` made")
-    hold(folder.root / ".lock")
+    hold(folder.lock)
+    folder.stop.unlink(missing_ok=True)
+    if identity == vouched_for:
+        prepare_identity(folder.enclave, run=str(folder.read_manifest()["run"]), place=folder.config.enclave.place)
     return folder
+
+
+def is_asked_to_stop(folder: RunFolder) -> bool:
+    """Return whether `stop.sh` was called since the server began."""
+    return folder.stop.exists()
 
 
 def names_of_supernodes(folder: RunFolder) -> Mapping[int, str]:
@@ -40,4 +52,4 @@ def names_of_supernodes(folder: RunFolder) -> Mapping[int, str]:
     return names
 
 
-server_app = build_server_app(load_folder, load_names=names_of_supernodes)
+server_app = build_server_app(load_folder, load_names=names_of_supernodes, is_asked_to_stop=is_asked_to_stop)

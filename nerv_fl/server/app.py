@@ -35,12 +35,18 @@ def no_names(_folder: RunFolder) -> Mapping[int, str]:
     return {}
 
 
+def never(_folder: RunFolder) -> bool:
+    """Ask no server to stop: a simulation is asked by a signal."""
+    return False
+
+
 def build_server_app(
     load_folder: Callable[[Context], RunFolder],
     *,
     num_supernodes: int | None = None,
     on_round: OnRound = ignore_round,
     load_names: Callable[[RunFolder], Mapping[int, str]] = no_names,
+    is_asked_to_stop: Callable[[RunFolder], bool] = never,
 ) -> ServerApp:
     """Return the ServerApp of the run folder that `load_folder` gives.
 
@@ -49,6 +55,7 @@ def build_server_app(
         num_supernodes: SuperNodes to wait for; `simulation.blocks` if None.
         on_round: Told of each finished round.
         load_names: Returns what SuperNodes are called in messages, by Flower's ids of them.
+        is_asked_to_stop: Asked between two rounds.
     """
     app = ServerApp()
 
@@ -62,6 +69,7 @@ def build_server_app(
             num_supernodes=num_supernodes or folder.config.simulation.blocks,
             on_round=on_round,
             names=load_names(folder),
+            is_asked_to_stop=is_asked_to_stop,
         )
 
     return app
@@ -74,8 +82,11 @@ def serve(
     num_supernodes: int,
     on_round: OnRound = ignore_round,
     names: Mapping[int, str] | None = None,
+    is_asked_to_stop: Callable[[RunFolder], bool] = never,
 ) -> FederationState:
     """Run a prepared folder's remaining rounds, open the final pool and write the report.
+
+    Asked to stop between two rounds it writes the report and returns; called again it goes on.
 
     Raises:
         NervError: If the folder is not a prepared run, or no SuperNode comes online.
@@ -104,9 +115,11 @@ def serve(
             num_supernodes=num_supernodes,
             names=names,
             commit=recorder.commit,
+            is_asked_to_stop=lambda: is_asked_to_stop(folder),
         )
         strategy.start(grid)
-        if "final" not in folder.read_manifest():
+        is_last = strategy.state.round_number >= config.federation.num_rounds
+        if is_last and "final" not in folder.read_manifest():
             folder.update_manifest(final=asdict(monitor.final(start_P, strategy.state.theta_P)))
     write_report(folder.root)
     for tracker in trackers:
@@ -116,12 +129,12 @@ def serve(
 
 def _state(folder: RunFolder, start_P: Vector, *, run: str) -> tuple[FederationState, bool]:
     """Return the state to begin from, and whether no round was recorded yet."""
+    config = folder.config
+    num_nodes = config.federation.num_nodes
     if has_state(folder.checkpoint):
-        state = load_state(folder.checkpoint)
+        state = load_state(folder.checkpoint).grown(num_nodes, rewards=config.rewards)
         folder.cut_after(state.round_number)
         folder.check_ledger(head=state.ledger)
         return state, False
     folder.cut_after(-1)
-    config = folder.config
-    num_nodes = config.federation.num_nodes
     return FederationState.first(start_P, num_nodes=num_nodes, rewards=config.rewards, run=run), True

@@ -23,6 +23,7 @@ from nerv_fl.errors import CheckpointError, DataError
 from nerv_fl.files import write_atomically
 from nerv_fl.records import RewardRow, RoundRecord, read_rewards, read_rounds, rewards_to_csv, to_json
 from nerv_fl.sealing import VerifyKey
+from nerv_fl.server.roster import Member, active, read_members, write_members
 from nerv_fl.strategy.rewards import Entry, Head
 from nerv_fl.strategy.rewards.ledger import check_chain, read_entries, to_line
 
@@ -71,9 +72,24 @@ class RunFolder:
         return self.root / "bootstrap.safetensors"
 
     @property
+    def roster_path(self) -> Path:
+        """The registered nodes; see `nerv_fl.server.roster`."""
+        return self.root / "roster.json"
+
+    @property
     def enclave(self) -> Path:
         """The enclave's keys (sealed if it has its own process), evidence and admission log: a TEE's storage, mock."""
         return self.root / "enclave"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the deployed server that is at work here."""
+        return self.root / ".lock"
+
+    @property
+    def stop(self) -> Path:
+        """Asks a deployed server to end after the round under way, by being there."""
+        return self.root / "stop"
 
     @property
     def nodes(self) -> Path:
@@ -128,20 +144,26 @@ class RunFolder:
 
         No decision reads the roles: they are for the report.
         """
-        entries: dict[str, dict[str, Any]] = {
-            str(node): {"key": key.to_text(), "weight": weights[node]} for node, key in sorted(roster.items())
+        members = {
+            node: Member(key=key, weight=weights[node], role=(roles or {}).get(node)) for node, key in roster.items()
         }
-        for node, (kind, operator) in (roles or {}).items():
-            entries[str(node)] |= {"role": kind, "operator": operator}
-        write_atomically(self.root / "roster.json", json.dumps(entries, indent=1).encode())
+        write_members(self.roster_path, members)
 
     def read_roster(self) -> dict[int, VerifyKey]:
-        """Read the registered nodes' public keys."""
-        return {node: VerifyKey.from_text(entry["key"]) for node, entry in self._roster().items()}
+        """Read the public keys of the registered nodes that have not left.
+
+        Raises:
+            DataError: If there is no readable roster.
+        """
+        return {node: member.key for node, member in active(read_members(self.roster_path)).items()}
 
     def read_weights(self) -> dict[int, float]:
-        """Read the registered nodes' weights in the aggregate: public constants, their numbers of records."""
-        return {node: float(entry["weight"]) for node, entry in self._roster().items()}
+        """Read their weights in the aggregate: public constants, their numbers of records.
+
+        Raises:
+            DataError: If there is no readable roster.
+        """
+        return {node: member.weight for node, member in active(read_members(self.roster_path)).items()}
 
     def node(self, number: int) -> Path:
         """Return one node's folder."""
@@ -198,10 +220,6 @@ class RunFolder:
                 f"{self.ledger_path} ends after {found.num_entries} entries with hash {found.hash[:12]}, "
                 f"expected {head.num_entries} with {head.hash[:12]}: the checkpoint holds that"
             )
-
-    def _roster(self) -> dict[int, dict[str, Any]]:
-        entries = json.loads((self.root / "roster.json").read_text(encoding="utf-8"))
-        return {int(node): entry for node, entry in entries.items()}
 
     def rounds(self) -> list[RoundRecord]:
         """Read every record; empty if there is none yet."""

@@ -16,7 +16,7 @@ from nerv_fl.files import write_atomically
 from nerv_fl.sealing import Evidence, OpeningKey, Owner, SigningKey, VerifyKey, code_hash, issue_evidence
 from nerv_fl.strategy.keeping import KEEPING, PrivateKeys
 
-_EVIDENCE, VENDOR_ROOT_FILE = "evidence.json", "vendor-root.pub"
+EVIDENCE_FILE, VENDOR_ROOT_FILE, VENDOR_KEY_FILE = "evidence.json", "vendor-root.pub", "vendor.key"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +30,10 @@ class EnclaveIdentity:
 
     @classmethod
     def create(cls, folder: Path, *, run: str, place: str = "here") -> Self:
-        """Make keys for a new run, have a fresh mock vendor root vouch for them, and keep them in `folder`.
+        """Make keys for a new run, have the mock vendor root vouch for them, and keep them in `folder`.
 
-        The vendor root's private key is used once and forgotten; its public key is what nodes pin.
+        The vendor root is the one of `leave_vendor_key`, or else a fresh one. Its private key is used once and
+        removed; its public key is what nodes pin.
 
         Args:
             folder: Where they are kept.
@@ -40,7 +41,7 @@ class EnclaveIdentity:
             place: `enclave.place`, which says how they are kept.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        vendor, keys = SigningKey.generate(), PrivateKeys.generate()
+        vendor, keys = _vendor(folder), PrivateKeys.generate()
         evidence = issue_evidence(
             vendor,
             sealing_key=keys.opening.sealing_key,
@@ -51,7 +52,8 @@ class EnclaveIdentity:
         )
         KEEPING[place].save(keys, folder, Owner(code_hash=own_code_hash(), run=run))
         write_atomically(folder / VENDOR_ROOT_FILE, vendor.verify_key.to_text().encode())
-        write_atomically(folder / _EVIDENCE, evidence.to_text().encode())
+        write_atomically(folder / EVIDENCE_FILE, evidence.to_text().encode())
+        (folder / VENDOR_KEY_FILE).unlink(missing_ok=True)
         return cls(opening_key=keys.opening, signing_key=keys.signing, evidence=evidence, vendor_root=vendor.verify_key)
 
     @classmethod
@@ -67,16 +69,11 @@ class EnclaveIdentity:
             SealError: If a file is missing, malformed, or sealed for another run, code or machine.
             CheckpointError: If the code has changed since: its evidence would speak for other code.
         """
-        evidence = Evidence.from_text((folder / _EVIDENCE).read_text(encoding="utf-8"))
-        if evidence.code_hash != own_code_hash():
-            raise CheckpointError(
-                f"{folder / _EVIDENCE} is for code {evidence.code_hash[:12]}, expected {own_code_hash()[:12]}: "
-                "this run began with another version of nerv_fl"
-            )
+        evidence = read_evidence(folder)
         keys = KEEPING[place].load(folder, Owner(code_hash=own_code_hash(), run=run or evidence.run))
         found, named = keys.opening.sealing_key.fingerprint, evidence.sealing_key.fingerprint
         if found != named:
-            raise SealError(f"{folder / _EVIDENCE} is for the key {named}, expected {found}, which lies beside it")
+            raise SealError(f"{folder / EVIDENCE_FILE} is for the key {named}, expected {found}, which lies beside it")
         return cls(
             opening_key=keys.opening,
             signing_key=keys.signing,
@@ -87,8 +84,43 @@ class EnclaveIdentity:
     @classmethod
     def load_or_create(cls, folder: Path, *, run: str, place: str = "here") -> Self:
         """Return the run's identity, made at the first start; evidence is written last, so a torn start begins anew."""
-        begun = (folder / _EVIDENCE).exists()
-        return cls.load(folder, run=run, place=place) if begun else cls.create(folder, run=run, place=place)
+        if not (folder / EVIDENCE_FILE).exists():
+            return cls.create(folder, run=run, place=place)
+        (folder / VENDOR_KEY_FILE).unlink(missing_ok=True)
+        return cls.load(folder, run=run, place=place)
+
+
+def read_evidence(folder: Path) -> Evidence:
+    """Read an enclave's evidence, without its keys.
+
+    Raises:
+        SealError: If it is malformed.
+        CheckpointError: If the code has changed since: it would speak for other code.
+        FileNotFoundError: If there is none.
+    """
+    path = folder / EVIDENCE_FILE
+    evidence = Evidence.from_text(path.read_text(encoding="utf-8"))
+    if evidence.code_hash != own_code_hash():
+        raise CheckpointError(
+            f"{path} is for code {evidence.code_hash[:12]}, expected {own_code_hash()[:12]}: "
+            "this run began with another version of nerv_fl"
+        )
+    return evidence
+
+
+def leave_vendor_key(folder: Path) -> None:
+    """Make a mock vendor root for an enclave that is born later, on another machine, and vouched for there, once.
+
+    A real vendor's key is in the processor. Until this one is used, whoever reads it can vouch for any enclave.
+    """
+    vendor = SigningKey.generate()
+    vendor.save_private(folder / VENDOR_KEY_FILE)
+    write_atomically(folder / VENDOR_ROOT_FILE, vendor.verify_key.to_text().encode())
+
+
+def _vendor(folder: Path) -> SigningKey:
+    path = folder / VENDOR_KEY_FILE
+    return SigningKey.load_private(path) if path.exists() else SigningKey.generate()
 
 
 def read_vendor_root(path: Path) -> VerifyKey:

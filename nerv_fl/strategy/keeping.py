@@ -30,10 +30,12 @@ class Keeping:
     """A way to keep private keys in a folder; `owner` is whose they are.
 
     Attributes:
+        files: Names of the private files.
         save: Writes them atomically.
         load: Reads them again, or raises SealError.
     """
 
+    files: tuple[str, ...]
     save: Callable[[PrivateKeys, Path, Owner], None]
     load: Callable[[Path, Owner], PrivateKeys]
 
@@ -67,7 +69,7 @@ def _load_sealed(folder: Path, owner: Owner) -> PrivateKeys:
 
 
 KEEPING: Final[Mapping[str, Keeping]] = {
-    "here": Keeping(save=_save_open, load=_load_open),
-    "process": Keeping(save=_save_sealed, load=_load_sealed),
+    "here": Keeping(files=(_OPENING, _SIGNING), save=_save_open, load=_load_open),
+    "process": Keeping(files=(_SEALED,), save=_save_sealed, load=_load_sealed),
 }
 """By `enclave.place`: in the clear for any program of this user, or sealed for the enclave's code on its machine."""

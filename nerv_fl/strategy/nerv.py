@@ -64,11 +64,12 @@ class NervStrategy(Strategy):
         state: Where to begin: the bootstrap, or a checkpoint.
         config: The run's settings.
         run: Name of the run.
-        weights: Public weight of each node in the aggregate.
+        weights: Public weight in the aggregate of each node that may be asked.
         constants: Those of the task, sent to the nodes.
         num_supernodes: SuperNodes to wait for.
         names: What SuperNodes are called in messages, by Flower's ids of them.
         commit: Takes each outcome, makes it durable and returns the state that stands.
+        is_asked_to_stop: Asked before each round; it ends the rounds.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class NervStrategy(Strategy):
         num_supernodes: int,
         commit: Commit,
         names: Mapping[int, str] | None = None,
+        is_asked_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._enclave = enclave
         self._state = state
@@ -93,6 +95,7 @@ class NervStrategy(Strategy):
         self._num_supernodes = num_supernodes
         self._commit = commit
         self._names = dict(names or {})
+        self._is_asked_to_stop = is_asked_to_stop
         self._asked_at = 0.0
 
     @property
@@ -122,6 +125,9 @@ class NervStrategy(Strategy):
             raise ConfigError("initial_arrays is given, expected None: the federation's state holds the weights")
         last_round = num_rounds or self._config.federation.num_rounds
         for round_number in range(self._state.round_number + 1, last_round + 1):
+            if self._is_asked_to_stop():
+                log.warning("asked to stop: round %d and later ones are left for another start", round_number)
+                break
             messages = self.configure_train(round_number, self._arrays(), ConfigRecord(), grid)
             replies = grid.send_and_receive(messages, timeout=timeout or self._config.federation.round_timeout_s)
             self.aggregate_train(round_number, replies)
@@ -191,17 +197,12 @@ class NervStrategy(Strategy):
 
     def summary(self) -> None:
         """Log what is about to run."""
-        federation = self._config.federation
-        log.info(
-            "%d of %d nodes a round, from round %d",
-            federation.cohort_size,
-            federation.num_nodes,
-            self._state.round_number,
-        )
+        asked = len(self.cohort(self._state.round_number + 1))
+        log.info("%d of %d nodes a round, from round %d", asked, len(self._weights), self._state.round_number)
 
     def cohort(self, round_number: int) -> tuple[int, ...]:
         """Return the round's nodes, ascending, drawn without replacement from (seed, round)."""
-        return draw_cohort(self._config, round_number)
+        return draw_cohort(self._config, round_number, members=sorted(self._weights))
 
     def _lost(self, round_number: int) -> Mapping[str, frozenset[int]]:
         return nodes_by_fate(self._config, round_number, self.cohort(round_number))

@@ -11,6 +11,7 @@ import numpy as np
 
 from nerv_fl.arrays import Vector
 from nerv_fl.config import RewardsConfig
+from nerv_fl.errors import CheckpointError
 from nerv_fl.models.weights import vector_hash
 from nerv_fl.records import RewardRow
 from nerv_fl.strategy.aggregate import OptimizerState
@@ -80,6 +81,27 @@ class FederationState:
             balances_nano=(0,) * num_nodes,
             strikes=(0,) * num_nodes,
             ledger=Head.of_run(run),
+        )
+
+    def grown(self, num_nodes: int, *, rewards: RewardsConfig) -> "FederationState":
+        """Return the state with nodes that joined since, who begin as everybody did; numbers are never given again.
+
+        Raises:
+            CheckpointError: If there were more before.
+        """
+        joined = num_nodes - len(self.reputations)
+        if joined < 0:
+            raise CheckpointError(
+                f"federation.num_nodes is {num_nodes}, expected at least {len(self.reputations)}: so many have a "
+                "reputation in the checkpoint"
+            )
+        nothing = (0,) * joined
+        return replace(
+            self,
+            reputations=self.reputations + (rewards.initial_reputation,) * joined,
+            participations=self.participations + nothing,
+            balances_nano=self.balances_nano + nothing,
+            strikes=self.strikes + nothing,
         )
 
     @property

@@ -14,7 +14,7 @@ from nerv_fl.deploy.layout import Deployment
 from nerv_fl.deploy.node_app import load_settings
 from nerv_fl.deploy.server_app import load_folder, names_of_supernodes
 from nerv_fl.errors import AggregationError, CheckpointError, ConfigError
-from nerv_fl.sealing import SigningKey
+from nerv_fl.sealing import SigningKey, check_evidence
 from nerv_fl.server.app import serve
 from nerv_fl.server.folder import RunFolder
 from tests.deploy.tiny import NUM_NODES, GridOfMachines, context_of, deployment_config, made_root
@@ -164,6 +164,48 @@ def test_a_second_run_counts_what_the_first_spent(deployment: Deployment, tmp_pa
     steps = json.loads((newer / "node-1" / "state" / "00001" / "spending.json").read_text())["steps"]
     assert len({key.partition("/")[0] for key in steps}) == 2
     assert list(steps.values()) == [1, 1]
+
+
+# --- An enclave in a process of its own -------------------------------------------------------------------------------
+
+
+def unborn(tmp_path: Path) -> Deployment:
+    """Return a deployment whose enclave will run in a process of its own, as it is copied to the server."""
+    initialise(tmp_path / "made", deployment_config(**{"enclave.place": "process"}), host="localhost", port=19099)
+    return Deployment(tmp_path / "made")
+
+
+def test_an_enclave_of_its_own_process_is_born_on_the_servers_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NERV_FL_MACHINE", str(tmp_path / "machine.secret"))
+    deployment = unborn(tmp_path)
+    enclave = RunFolder(deployment.server.run).enclave
+    assert sorted(path.name for path in enclave.iterdir()) == ["vendor-root.pub", "vendor.key"]
+    assert problems_of(deployment.root) == []
+    assert not (tmp_path / "machine.secret").exists()
+    load_folder(server_context(str(deployment.server.run)))
+
+    assert sorted(path.name for path in enclave.iterdir()) == ["evidence.json", "identity.sealed", "vendor-root.pub"]
+    assert problems_of(deployment.root) == []
+    pinned = load_settings(context_of(deployment, 1))
+    run = str(RunFolder(deployment.server.run).read_manifest()["run"])
+    text = (enclave / "evidence.json").read_text()
+    check_evidence(text, vendor_root=pinned.vendor_root, run=run, code_hash=pinned.code_hash)
+
+
+def test_an_enclave_is_vouched_for_once(tmp_path: Path) -> None:
+    """Neither evidence nor the vendor's key: nobody makes another root, which no node would pin."""
+    deployment = unborn(tmp_path)
+    enclave = RunFolder(deployment.server.run).enclave
+    (enclave / "vendor.key").unlink()
+    with pytest.raises(CheckpointError, match=r"evidence\.json does not exist, expected the run folder that"):
+        load_folder(server_context(str(deployment.server.run)))
+
+    assert problems_of(deployment.root) == [
+        f"{enclave / name} does not exist, expected what `nerv-fl deploy init` made"
+        for name in ("identity.sealed", "evidence.json")
+    ]
 
 
 # --- Nodes that do not come -------------------------------------------------------------------------------------------

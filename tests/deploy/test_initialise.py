@@ -105,10 +105,6 @@ def test_an_existing_folder_is_refused(deployment: Deployment) -> None:
         ({"faults.offline": 0.5}, "faults are set, expected none in a deployment: its nodes refuse them"),
         ({"adversaries.sybil": 0.5}, "adversaries are set, expected none in a deployment: its nodes refuse them"),
         (
-            {"enclave.place": "process"},
-            "enclave.place is 'process', expected 'here': init makes keys for no other yet",
-        ),
-        (
             {"data.partition": "dirichlet"},
             "data.partition is 'dirichlet', expected 'chain' in a deployment: a node holds its own data",
         ),

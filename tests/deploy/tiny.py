@@ -3,6 +3,7 @@
 import atexit
 import shutil
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -47,11 +48,11 @@ def copy_deployment(target: Path) -> Deployment:
 
 
 class GridOfMachines(FakeGrid):
-    """A SuperNode for each node, which knows what its start script tells it."""
+    """A SuperNode for each node, or for some, which knows what its start script tells it."""
 
-    def __init__(self, deployment: Deployment) -> None:
-        super().__init__(client_app, num_supernodes=NUM_NODES)
-        self._contexts = {1000 + number: context_of(deployment, number) for number in range(NUM_NODES)}
+    def __init__(self, deployment: Deployment, *, numbers: Sequence[int] = range(NUM_NODES)) -> None:
+        super().__init__(client_app, num_supernodes=len(numbers))
+        self._contexts = {1000 + number: context_of(deployment, number) for number in numbers}
 
 
 def context_of(deployment: Deployment, number: int, **changes: bool | float | int | str) -> Context:
