@@ -1,12 +1,16 @@
 """One process at a time in a run folder: two servers would overwrite each other's rounds."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from nerv_fl.errors import CheckpointError
 from nerv_fl.locks import HeldError, lock_file
+
+PATIENCE_S: Final = 10.0
 
 
 def hold(path: Path) -> int:
@@ -26,13 +30,23 @@ def hold(path: Path) -> int:
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Lock a file until the context ends.
+    """Lock a file until the context ends; a server whose run has ended gets a while to end itself.
 
     Raises:
-        CheckpointError: If it is locked already.
+        CheckpointError: If it stays locked.
     """
-    descriptor = hold(path)
+    descriptor = _hold_in_time(path, deadline=time.monotonic() + PATIENCE_S)
     try:
         yield
     finally:
         os.close(descriptor)
+
+
+def _hold_in_time(path: Path, *, deadline: float) -> int:
+    while True:
+        try:
+            return hold(path)
+        except CheckpointError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)

@@ -5,14 +5,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from nerv_fl.deploy.initialise import initialise
-from nerv_fl.deploy.layout import Deployment
+from nerv_fl.deploy.layout import NODE_ENV, SERVER_ENV, Deployment, read_env, write_env
+from nerv_fl.sealing.storage import MACHINE_VARIABLE
 from nerv_fl.server.folder import RunFolder
+from tests.deploy.cable import Cable
 from tests.deploy.tiny import NUM_NODES, deployment_config
 from tests.simulations.processes import ROOT, descendants, free_port, wait_for
 
@@ -24,10 +26,14 @@ def deploy(root: Path, **settings: object) -> Deployment:
     initialise(root, deployment_config(**settings), host="127.0.0.1", port=free_port())
     deployment = Deployment(root)
     for number in range(NUM_NODES):
-        env = deployment.node(number).env
-        text = env.read_text().replace(f'"{9100 + number}"', f'"{free_port()}"')
-        env.write_text(text)
+        change_env(deployment.node(number).env, RUNTIME_PORT=free_port())
     return deployment
+
+
+def change_env(path: Path, **values: object) -> None:
+    """Change some of a machine's settings."""
+    names = NODE_ENV if "NODE=" in path.read_text() else SERVER_ENV
+    write_env(path, {**read_env(path, names=names), **values})
 
 
 class Machines:
@@ -44,6 +50,7 @@ class Machines:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
+            MACHINE_VARIABLE: str(deployment.root.parent / "machine.secret"),
         }
 
     @property
@@ -73,11 +80,16 @@ class Machines:
         self.start("superlink")
         wait_for(lambda: "Uvicorn running" in self.log("superlink").read_text(), seconds=PATIENCE_S)
         self.start("superexec")
-        subprocess.run([self.deployment.server.root / "register.sh"], env=self._environment, check=True, timeout=120)
+        self.call("register")
         for number in range(NUM_NODES):
             self.start(f"node-{number}")
         for number in range(NUM_NODES):
             self.wait_for_log(f"node-{number}", "SuperNode ID")
+
+    def call(self, name: str) -> None:
+        """Call "register" or "stop", and wait until it is done."""
+        script = self.deployment.server.root / f"{name}.sh"
+        subprocess.run([script], env=self._environment, check=True, timeout=120)
 
     def wait_for_log(self, name: str, text: str, *, times: int = 1) -> None:
         """Wait until something has said a text so many times."""
@@ -90,6 +102,11 @@ class Machines:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()
+
+    def restart(self, name: str) -> None:
+        """Kill something and start it again."""
+        self.kill(name)
+        self.start(name)
 
     def kill_below(self, name: str, program: str) -> None:
         """Kill the processes of a program that something started."""
@@ -124,8 +141,15 @@ class Machines:
 
 
 @contextmanager
-def running(deployment: Deployment) -> Iterator[Machines]:
-    """Give a deployment's machines, all started; what they started is gone when the context ends."""
+def running(deployment: Deployment, *, cables: Mapping[int, Cable] | None = None) -> Iterator[Machines]:
+    """Give a deployment's machines, all started; what they started is gone when the context ends.
+
+    Args:
+        deployment: Its folder.
+        cables: Nodes that reach the SuperLink through one.
+    """
+    for number, cable in (cables or {}).items():
+        change_env(deployment.node(number).env, SUPERLINK=f"127.0.0.1:{cable.port}")
     machines = Machines(deployment)
     try:
         machines.start_all()

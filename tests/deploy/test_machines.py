@@ -1,19 +1,25 @@
 """SuperLink, SuperExec and three SuperNodes on loopback, started by their scripts: TLS, authenticated, and killed."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
+from nerv_fl.deploy.certificates import make_supernode_key
+from nerv_fl.deploy.layout import SERVER_ENV, NodeMachine, read_env
+from nerv_fl.deploy.members import add_node, remove_node
+from nerv_fl.deploy.renew import renew
 from nerv_fl.records import read_rewards
 from nerv_fl.server.audit import verify_rewards
 from nerv_fl.server.checkpoint import last_round
 from nerv_fl.strategy.certificate import verify_certificate
 from nerv_fl.strategy.identity import read_vendor_root
-from tests.deploy.machines import Machines, deploy, running
+from tests.deploy.cable import Cable
+from tests.deploy.machines import Machines, change_env, deploy, running
 from tests.deploy.tiny import NUM_NODES
-from tests.simulations.processes import wait_for
+from tests.simulations.processes import free_port, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -33,19 +39,23 @@ def check_whole(machines: Machines, *, rounds: int) -> None:
             certificate = folder.certificate_path(record.round).read_bytes()
             assert verify_certificate(certificate, vendor_root=root).model_hash == record.model_hash
     run = str(folder.read_manifest()["run"])
-    for number in range(NUM_NODES):
+    for number in folder.read_roster():
         steps = json.loads(machines.spent(number).read_text())["steps"]
         assert set(steps.values()) == {1}
         assert set(steps) <= {f"{run}/{record.round}" for record in records}
 
 
 def spent_rounds(machines: Machines, number: int) -> list[int]:
-    steps = json.loads(machines.spent(number).read_text())["steps"]
+    path = machines.spent(number)
+    steps = json.loads(path.read_text())["steps"] if path.exists() else {}
     return [int(key.rpartition("/")[2]) for key in steps]
 
 
 def test_two_rounds_from_nothing(tmp_path: Path) -> None:
-    with running(deploy(tmp_path / "deployment")) as machines:
+    """The enclave in a process of its own; and a SuperNode whose key nobody registered stays outside."""
+    with running(deploy(tmp_path / "deployment", **{"enclave.place": "process"})) as machines:
+        stranger = copy_of_node(machines, 0, named="node-9")
+        machines.start("node-9")
         machines.start("run")
         machines.finish_run()
         records = machines.run_folder.rounds()
@@ -55,37 +65,92 @@ def test_two_rounds_from_nothing(tmp_path: Path) -> None:
         assert any(record.accepted for record in records[1:])
         assert (machines.run_folder.root / "report.html").exists()
         assert [spent_rounds(machines, number) for number in range(NUM_NODES)] == [[1, 2]] * NUM_NODES
+        assert sorted(path.name for path in machines.run_folder.enclave.iterdir()) == [
+            "admitted.json",
+            "evidence.json",
+            "identity.sealed",
+            "vendor-root.pub",
+        ]
+        machines.wait_for_log("node-9", "SuperNode ended with status")
+        assert not (stranger / "state" / "00000" / "spending.json").exists()
 
 
-def test_what_is_killed_comes_back_and_nothing_counts_twice(tmp_path: Path) -> None:
-    """A node in mid-round, the SuperLink, and the server's own process."""
-    settings = {"federation.num_rounds": 5, "federation.round_timeout_s": 45.0, "federation.min_heard_fraction": 0.6}
-    with running(deploy(tmp_path / "deployment", **settings)) as machines:
+def copy_of_node(machines: Machines, number: int, *, named: str) -> Path:
+    """Make a machine that has all of a node's but the key by which its SuperNode is known."""
+    copied = NodeMachine(machines.deployment.root / named)
+    shutil.copytree(machines.deployment.node(number).root, copied.root)
+    make_supernode_key(copied.key, copied.public_key)
+    change_env(copied.env, RUNTIME_PORT=free_port())
+    return copied.root
+
+
+def test_what_is_killed_or_cut_off_comes_back_and_nothing_counts_twice(tmp_path: Path) -> None:
+    """In turn: a node in mid-round, the SuperLink, one node's network, and the server's own process."""
+    settings = {"federation.num_rounds": 7, "federation.round_timeout_s": 45.0, "federation.min_heard_fraction": 0.6}
+    deployment = deploy(tmp_path / "deployment", **settings)
+    port = int(read_env(deployment.server.env, names=SERVER_ENV)["PORT"])
+    with Cable(port=free_port(), target=port) as cable, running(deployment, cables={1: cable}) as machines:
         machines.start("run")
         machines.wait_for_rounds(1)
         before = machines.run_folder.rewards_path.read_text()
 
         wait_for(lambda: 2 in spent_rounds(machines, 1))
-        machines.kill("node-1")
-        machines.start("node-1")
+        machines.restart("node-1")
         machines.wait_for_rounds(2)
 
-        machines.kill("superlink")
-        machines.start("superlink")
+        machines.restart("superlink")
         machines.finish_run()  # its stream ends; the run does not
         machines.wait_for_rounds(3)
+
+        wait_for(lambda: spent_rounds(machines, 1)[-1] > 2)  # it is back
+        taken = spent_rounds(machines, 1)[-1]
+        cable.cut()
+        machines.wait_for_rounds(taken)
+        cable.heal()
+        machines.wait_for_rounds(6)
 
         machines.kill_below("superexec", "flwr-serverapp")
         machines.start("run")
         machines.finish_run()
-        check_whole(machines, rounds=5)
+        check_whole(machines, rounds=7)
 
         assert machines.run_folder.rewards_path.read_text().startswith(before)
-        assert [spent_rounds(machines, number) for number in (0, 2)] == [[1, 2, 3, 4, 5]] * 2
-        returned = spent_rounds(machines, 1)  # it may miss a round until the SuperLink takes it back
-        assert returned[:2] == [1, 2]
-        assert returned[-1] == 5
+        assert [spent_rounds(machines, number) for number in (0, 2)] == [list(range(1, 8))] * 2
+        returned = spent_rounds(machines, 1)  # it may miss rounds until the SuperLink takes it back
+        assert (returned[:2], returned[-1]) == ([1, 2], 7)
         assert returned == sorted(set(returned))
+
+
+def test_a_node_joins_another_leaves_and_a_third_has_a_new_key(tmp_path: Path) -> None:
+    """After `stop.sh`, as the guide says, and the run goes on."""
+    with running(deploy(tmp_path / "deployment", **{"federation.num_rounds": 3})) as machines:
+        machines.start("run")
+        machines.wait_for_rounds(1)
+        machines.call("stop")
+        machines.finish_run()
+        done = len(machines.run_folder.rounds()) - 1
+        before = machines.run_folder.rewards_path.read_text()
+
+        deployment = machines.deployment
+        remove_node(deployment, 0)
+        assert add_node(deployment) == 3
+        change_env(deployment.node(3).env, RUNTIME_PORT=free_port())
+        renew(deployment, node=2)
+        machines.call("register")
+        machines.kill("node-0")
+        machines.restart("node-2")
+        machines.start("node-3")
+        machines.wait_for_log("node-3", "SuperNode ID")
+        machines.wait_for_log("node-2", "SuperNode ID", times=2)
+        machines.start("run")
+        machines.finish_run()
+
+        check_whole(machines, rounds=3)
+        assert machines.run_folder.rewards_path.read_text().startswith(before)
+        last = [row.node for row in read_rewards(machines.run_folder.rewards_path) if row.round == 3]
+        assert last == [1, 2, 3]
+        first, rest = list(range(1, done + 1)), list(range(done + 1, 4))
+        assert [spent_rounds(machines, number) for number in range(4)] == [first, first + rest, first + rest, rest]
 
 
 def test_a_node_that_never_comes_is_named_and_not_waited_for_without_end(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from nerv_fl.cli.main import app
 from nerv_fl.config import as_table, build, flatten
+from nerv_fl.deploy import lock as lock_module
 from nerv_fl.deploy.check import problems_of
 from nerv_fl.deploy.layout import Deployment
 from nerv_fl.deploy.lock import held
@@ -88,7 +89,8 @@ def test_a_node_is_made_with_nothing_but_the_servers_folder(deployment: Deployme
     assert {stat.S_IMODE(path.stat().st_mode) for path in machine.root.rglob("*.key")} == {0o600}
 
 
-def test_no_member_changes_while_the_server_is_at_work(deployment: Deployment) -> None:
+def test_no_member_changes_while_the_server_is_at_work(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock_module, "PATIENCE_S", 0.2)
     before = {path: path.read_bytes() for path in deployment.server.root.rglob("*") if path.is_file()}
     with held(RunFolder(deployment.server.run).lock):
         for change in (add_node, lambda it: remove_node(it, 0)):
