@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.measure import print_setting, print_table
+from nerv_fl.config import Flat
 from nerv_fl.deploy.layout import Deployment
 from nerv_fl.server.app import serve
 from nerv_fl.server.folder import RunFolder
@@ -35,10 +36,10 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     print_setting("A deployed round, 3 nodes", packages=["flwr", "torch", "opacus"], threads=f"{os.cpu_count()} CPUs")
     with tempfile.TemporaryDirectory(prefix="nerv-fl-bench-") as folder:
-        alone = in_one_process(deploy(Path(folder) / "alone", **{"federation.num_rounds": ROUNDS}))
+        alone = in_one_process(deploy(Path(folder) / "alone", {"federation.num_rounds": ROUNDS}))
         (Path(folder) / "flower").mkdir()
-        settings = {"federation.num_rounds": ROUNDS}
-        with running(deploy(Path(folder) / "flower" / "deployment", **settings)) as machines:
+        settings: Flat = {"federation.num_rounds": ROUNDS}
+        with running(deploy(Path(folder) / "flower" / "deployment", settings)) as machines:
             machines.start("run")
             machines.finish_run(seconds=1200.0)
             deployed = seconds_of_rounds(machines.run_folder)

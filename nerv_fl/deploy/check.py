@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nerv_fl.config import RunConfig
+from nerv_fl.deploy.bundle import FILES
 from nerv_fl.deploy.certificates import (
     LOOPBACK,
     read_certificate,
@@ -94,13 +95,22 @@ def _check_server(findings: Findings, server: ServerMachine, *, ports: bool) -> 
     findings.certificate(server.certificate, key=server.key, authority=server.ca_certificate, host=host)
     findings.private(server.key, server.secret)
     findings.exists(*(server.root / name for name in SERVER_SCRIPTS))
-    findings.exists(*(server.root / "app" / name for name in ("pyproject.toml", "nerv_node.py", "nerv_server.py")))
+    _check_app(findings, server.root / "app")
     findings.exists(run.manifest_path, run.roster_path, run.bootstrap_path)
     config = findings.config(run.config_path)
     if config is not None:
         _check_enclave(findings, run.enclave, place=config.enclave.place)
         _check_run(findings, server, config)
     return config
+
+
+def _check_app(findings: Findings, folder: Path) -> None:
+    """Check that nodes will run the app: they run no other."""
+    for name, text in FILES.items():
+        path = folder / name
+        with findings.note():
+            if _text(path) != text:
+                findings.add(f"{path} was changed, expected what `nerv-fl deploy init` made: nodes run nothing else")
 
 
 def _check_enclave(findings: Findings, folder: Path, *, place: str) -> None:

@@ -1,4 +1,4 @@
-"""What a machine's folder is started with: shell scripts that work wherever the folder lies, and the app for Flower.
+"""What a machine's folder is started with: shell scripts that work wherever the folder lies.
 
 Flower's commands must be on PATH: those of the environment that nerv_fl is installed in.
 """
@@ -6,6 +6,7 @@ Flower's commands must be on PATH: those of the environment that nerv_fl is inst
 from pathlib import Path
 from typing import Final
 
+from nerv_fl.deploy.bundle import write_app
 from nerv_fl.deploy.layout import NodeMachine, ServerMachine
 
 _HEAD: Final = """\
@@ -25,7 +26,7 @@ export FLWR_SUPEREXEC_TASK_POLL_INTERVAL=0.1
 """
 
 _SUPERLINK: Final = """\
-exec flower-superlink --host "$BIND" --port "$PORT" \\
+exec python -m nerv_fl.deploy.superlink --host "$BIND" --port "$PORT" \\
   --ssl-ca-certfile tls/ca.crt --ssl-certfile tls/server.crt --ssl-keyfile tls/server.key \\
   --enable-supernode-auth --superexec-auth-secret-file superexec.secret \\
   --database state.db --isolation process --disable-runtime-dependency-installation
@@ -77,7 +78,7 @@ echo "the server ends after the round under way; run.sh goes on from there"
 _SUPERNODE: Final = """\
 trap 'kill "$child" 2>/dev/null || true; wait "$child" || true; exit 0' INT TERM
 while :; do
-  flower-supernode --superlink "$SUPERLINK" --root-certificates ca.crt \\
+  python -m nerv_fl.deploy.supernode --superlink "$SUPERLINK" --root-certificates ca.crt \\
     --auth-supernode-private-key supernode.key --port "$RUNTIME_PORT" \\
     --node-config "node=$NODE data=\\"$here/data.h5\\" folder=\\"$here\\"" &
   child=$!
@@ -91,46 +92,6 @@ while :; do
   wait "$child"
 done
 """
-
-_NODE_APP: Final = '''\
-"""The app of a node: its code is what is installed on its machine, nothing else travels."""
-
-from nerv_fl.deploy.node_app import client_app
-
-__all__ = ["client_app"]
-'''
-
-_SERVER_APP: Final = '''\
-"""The app of the server: its code is what is installed on its machine, nothing else travels."""
-
-from nerv_fl.deploy.server_app import server_app
-
-__all__ = ["server_app"]
-'''
-
-_PYPROJECT: Final = """\
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-
-[project]
-name = "nerv-deployment"
-version = "0.1.0"
-description = "The apps of a deployed federation"
-license = "Apache-2.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "nerv"
-
-[tool.flwr.app.components]
-serverapp = "nerv_server:server_app"
-clientapp = "nerv_node:client_app"
-
-[tool.flwr.app.config]
-folder = ""
-"""
-
 
 SERVER_SCRIPTS: Final = {
     "superlink.sh": ("Start the SuperLink, which carries messages and keeps them in state.db.", _SUPERLINK),
@@ -149,11 +110,7 @@ def write_server_scripts(machine: ServerMachine) -> None:
     """Write what the server's machine is started with."""
     for name, (what, body) in SERVER_SCRIPTS.items():
         _write_script(machine.root / name, what=what, body=body)
-    app = machine.root / "app"
-    app.mkdir(mode=0o700)
-    (app / "pyproject.toml").write_text(_PYPROJECT, encoding="utf-8")
-    (app / "nerv_node.py").write_text(_NODE_APP, encoding="utf-8")
-    (app / "nerv_server.py").write_text(_SERVER_APP, encoding="utf-8")
+    write_app(machine.root / "app")
 
 
 def write_node_script(machine: NodeMachine) -> None:

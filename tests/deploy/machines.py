@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from nerv_fl.config import Flat
 from nerv_fl.deploy.initialise import initialise
 from nerv_fl.deploy.layout import NODE_ENV, SERVER_ENV, Deployment, read_env, write_env
 from nerv_fl.sealing.storage import MACHINE_VARIABLE
@@ -21,9 +22,9 @@ from tests.simulations.processes import ROOT, descendants, free_port, wait_for
 PATIENCE_S: Final = 300.0
 
 
-def deploy(root: Path, **settings: object) -> Deployment:
-    """Make a deployment whose ports are free."""
-    initialise(root, deployment_config(**settings), host="127.0.0.1", port=free_port())
+def deploy(root: Path, settings: Flat | None = None, *, host: str = "127.0.0.1") -> Deployment:
+    """Make a deployment with some settings changed, whose ports are free."""
+    initialise(root, deployment_config(**(settings or {})), host=host, port=free_port())
     deployment = Deployment(root)
     for number in range(NUM_NODES):
         change_env(deployment.node(number).env, RUNTIME_PORT=free_port())
@@ -58,13 +59,13 @@ class Machines:
         """The server's run folder."""
         return RunFolder(self.deployment.server.run)
 
-    def start(self, name: str) -> None:
-        """Start "superlink", "superexec", "run" or "node-N"."""
+    def start(self, name: str, *, on: Sequence[str] = ()) -> None:
+        """Start "superlink", "superexec", "run" or "node-N", perhaps by a command that runs it elsewhere."""
         node = name.startswith("node-")
         folder = self.deployment.root / (name if node else "server")
         with self.log(name).open("ab") as log:
             self._running[name] = subprocess.Popen(
-                [folder / ("supernode.sh" if node else f"{name}.sh")],
+                [*on, folder / ("supernode.sh" if node else f"{name}.sh")],
                 env=self._environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nerv_fl.config import Flat
 from nerv_fl.deploy.certificates import make_supernode_key
 from nerv_fl.deploy.layout import SERVER_ENV, NodeMachine, read_env
 from nerv_fl.deploy.members import add_node, remove_node
@@ -53,7 +54,7 @@ def spent_rounds(machines: Machines, number: int) -> list[int]:
 
 def test_two_rounds_from_nothing(tmp_path: Path) -> None:
     """The enclave in a process of its own; and a SuperNode whose key nobody registered stays outside."""
-    with running(deploy(tmp_path / "deployment", **{"enclave.place": "process"})) as machines:
+    with running(deploy(tmp_path / "deployment", {"enclave.place": "process"})) as machines:
         stranger = copy_of_node(machines, 0, named="node-9")
         machines.start("node-9")
         machines.start("run")
@@ -84,10 +85,33 @@ def copy_of_node(machines: Machines, number: int, *, named: str) -> Path:
     return copied.root
 
 
+def test_a_node_runs_no_other_app_than_its_own(tmp_path: Path) -> None:
+    """A server that sends code of its own gets no answer, and the code is not run."""
+    settings: Flat = {"federation.num_rounds": 1}
+    proof = tmp_path / "it ran"
+    with running(deploy(tmp_path / "deployment", settings)) as machines:
+        code = machines.deployment.server.root / "app" / "nerv_node.py"
+        code.write_text(f"{code.read_text()}\nfrom pathlib import Path\nPath({str(proof)!r}).touch()\n")
+        machines.start("run")
+        machines.finish_run()
+        (_, record) = machines.run_folder.rounds()
+
+        assert not record.accepted
+        assert record.reason.startswith("0 of 3 nodes were heard")
+        assert not proof.exists()
+        for number in range(NUM_NODES):
+            assert "the server sent another app than nerv_fl's" in machines.log(f"node-{number}").read_text()
+            assert not machines.spent(number).exists()
+
+
 def test_what_is_killed_or_cut_off_comes_back_and_nothing_counts_twice(tmp_path: Path) -> None:
     """In turn: a node in mid-round, the SuperLink, one node's network, and the server's own process."""
-    settings = {"federation.num_rounds": 7, "federation.round_timeout_s": 45.0, "federation.min_heard_fraction": 0.6}
-    deployment = deploy(tmp_path / "deployment", **settings)
+    settings: Flat = {
+        "federation.num_rounds": 7,
+        "federation.round_timeout_s": 45.0,
+        "federation.min_heard_fraction": 0.6,
+    }
+    deployment = deploy(tmp_path / "deployment", settings)
     port = int(read_env(deployment.server.env, names=SERVER_ENV)["PORT"])
     with Cable(port=free_port(), target=port) as cable, running(deployment, cables={1: cable}) as machines:
         machines.start("run")
@@ -123,7 +147,7 @@ def test_what_is_killed_or_cut_off_comes_back_and_nothing_counts_twice(tmp_path:
 
 def test_a_node_joins_another_leaves_and_a_third_has_a_new_key(tmp_path: Path) -> None:
     """After `stop.sh`, as the guide says, and the run goes on."""
-    with running(deploy(tmp_path / "deployment", **{"federation.num_rounds": 3})) as machines:
+    with running(deploy(tmp_path / "deployment", {"federation.num_rounds": 3})) as machines:
         machines.start("run")
         machines.wait_for_rounds(1)
         machines.call("stop")
@@ -154,8 +178,8 @@ def test_a_node_joins_another_leaves_and_a_third_has_a_new_key(tmp_path: Path) -
 
 
 def test_a_node_that_never_comes_is_named_and_not_waited_for_without_end(tmp_path: Path) -> None:
-    settings = {"federation.num_rounds": 1, "federation.node_wait_s": 5.0, "federation.min_heard_fraction": 0.6}
-    with running(deploy(tmp_path / "deployment", **settings)) as machines:
+    settings: Flat = {"federation.num_rounds": 1, "federation.node_wait_s": 5.0, "federation.min_heard_fraction": 0.6}
+    with running(deploy(tmp_path / "deployment", settings)) as machines:
         machines.kill("node-2")
         time.sleep(60.0)  # until the SuperLink takes it for gone
         machines.start("run")
