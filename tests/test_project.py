@@ -57,6 +57,7 @@ RULES = {
             "nerv_fl/client/app.py",
             "nerv_fl/strategy/nerv.py",
             "nerv_fl/deploy/*_app.py",
+            "nerv_fl/deploy/super*.py",
             "nerv_fl/server/app.py",
             "simulations/engine.py",
             "simulations/flower.py",
