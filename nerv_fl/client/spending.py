@@ -110,7 +110,7 @@ def _written(table: dict[str, Any], *, key: SigningKey | None) -> bytes:
     if key is not None:
         signature = key.sign(_signed_bytes(table), context=_SIGNATURE_CONTEXT)
         table = {**table, "signature": to_base64(signature)}
-    return json.dumps(table, indent=1).encode()
+    return json.dumps(table).encode()
 
 
 def _signed_bytes(table: Mapping[str, Any]) -> bytes:

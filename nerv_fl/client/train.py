@@ -18,6 +18,7 @@ Shapes: B records of one batch, U units of a node, S records of a unit, P parame
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -93,7 +94,7 @@ class Trainer:
         """What it trains."""
         return self._task
 
-    @property
+    @cached_property
     def num_parameters(self) -> int:
         """P of the model it trains."""
         return sum(parameter.numel() for parameter in self._model.parameters())
