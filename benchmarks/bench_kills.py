@@ -113,6 +113,7 @@ def _at(state: FederationState, number: int) -> FederationState:
         move_P=theta_P,
         optimizer=optimizer,
         participations=(number,) * NUM_NODES,
+        last_heard=(number,) * NUM_NODES,
     )
 
 

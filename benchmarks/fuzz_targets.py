@@ -16,7 +16,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from benchmarks.fuzz_cast import CODE, CODEC_NAMES, MAX_NORM, NODE, NUM_PARAMETERS, OTHER, RUN, Cast, statement
 from benchmarks.mutate import canonical, hostile, mutate, mutate_json
-from nerv_fl.client.request import read_cohort, read_constants, read_order
+from nerv_fl.client.request import read_cohort, read_constants, read_heard, read_order
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import ConfigError, SealError
 from nerv_fl.sealing import EnvelopeRefused, Header, check_evidence, decode_update, open_envelope, read_envelope
@@ -31,7 +31,7 @@ Target = Callable[[np.random.Generator], str]
 ACCEPTED: Final = "accepted"
 MAX_ENVELOPE_BYTES: Final = 16_384
 OURS: Final = Cast()
-PARTS: Final = ("run", "round", "base_hash", "evidence", "constants", "cohort")
+PARTS: Final = ("run", "round", "base_hash", "evidence", "constants", "cohort", "heard")
 
 
 class Broken(AssertionError):  # noqa: N818 (a finding, not an error of the project)
@@ -145,10 +145,12 @@ def request(draws: np.random.Generator) -> str:
     try:
         order = read_order(fields, theta)
         cohort = read_cohort(fields, num_nodes=8)
+        heard = read_heard(fields, cohort)
         read_constants(str(fields["constants"]))
     except (SealError, ConfigError) as refusal:
         return _named(refusal)
     require(len(theta) == 128 + 4 * len(order.theta_P), "bytes were left over, or made up", theta)
+    require(set(heard) == set(cohort) and min(heard.values(), default=0) >= 0, "a round that is none", heard)
     require(len(set(cohort)) == len(cohort) and set(cohort) <= set(range(8)), "a node that is none", cohort)
     return ACCEPTED
 
@@ -161,6 +163,7 @@ def _request() -> dict[str, Any]:
         "evidence": OURS.evidences[0].decode(),
         "constants": '{"movement_floor": 0.01}',
         "cohort": [NODE, OTHER],
+        "heard": [6, 0],
     }
 
 

@@ -4,12 +4,13 @@ The server sends every SuperNode the whole cohort; each answers for its own bloc
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from nerv_fl.client.host import HostSettings, resident_host
-from nerv_fl.client.request import read_cohort, read_order
+from nerv_fl.client.request import read_cohort, read_heard, read_order
 
 
 def build_client_app(load_settings: Callable[[Context], HostSettings]) -> ClientApp:
@@ -26,6 +27,7 @@ def build_client_app(load_settings: Callable[[Context], HostSettings]) -> Client
         request, theta = _parts(message)
         order, settings = read_order(request, theta), load_settings(context)
         cohort = read_cohort(request, num_nodes=settings.num_nodes)
+        order = replace(order, heard=read_heard(request, cohort))
         host = resident_host(settings, constants=str(request.get("constants")))
         envelopes, refusing = host.answer(order, hosted_nodes(cohort, context))
         reply = ConfigRecord(

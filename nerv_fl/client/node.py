@@ -4,7 +4,8 @@ A node's folder holds its signing key, its spending ledger (signed in deployment
 twice for one round, it resends that envelope and never trains twice.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +44,7 @@ class RoundOrder:
         theta_P: The encoder to start from, float32.
         base_hash: Its hash.
         evidence: The enclave's signed statement of its keys.
+        heard: By node the last round that the server has heard from it, 0 for none.
     """
 
     run: str
@@ -50,6 +52,7 @@ class RoundOrder:
     theta_P: torch.Tensor
     base_hash: str
     evidence: str
+    heard: Mapping[int, int] = field(default_factory=dict)
 
     @cached_property
     def theta_hash(self) -> str:
@@ -188,8 +191,8 @@ class Node:
     def _stored(self, order: RoundOrder) -> bytes | None:
         """Return what was sent for this round, None if it was not answered yet."""
         sent, asked = label_of(self._folder), _label_of(order)
-        if sent is not None and not self._simulated:
-            self._spending.require(sent.run, sent.round_number)
+        if not self._simulated:
+            self._require_newest(order, sent)
         if sent is None or (sent.run, sent.round_number) != (asked.run, asked.round_number):
             return None
         if sent.base_hash != asked.base_hash:
@@ -198,6 +201,13 @@ class Node:
                 f"expected not to be asked again from {order.base_hash[:12]}"
             )
         return envelope_of(self._folder)
+
+    def _require_newest(self, order: RoundOrder, sent: Label | None) -> None:
+        """Refuse if the spending is older than what was sent last, or than what the server has heard."""
+        if sent is not None:
+            self._spending.require(sent.run, sent.round_number)
+        if heard := order.heard.get(self.number, 0):
+            self._spending.require(order.run, heard)
 
 
 def _label_of(order: RoundOrder) -> Label:

@@ -1,6 +1,6 @@
 """What a server's message says, taken apart before anything is done with it: nothing in it is trusted.
 
-A request has the fields `run`, `round`, `base_hash`, `evidence`, `constants` and `cohort`, and one vector beside them.
+A request has the fields `run`, `round`, `base_hash`, `evidence`, `constants`, `cohort` and `heard`, and one vector.
 Others are not read: batch, steps, learning rate, clip, sigma, codec and budget are the node's own settings, and no
 message can change them. The vector is one NPY array of version 1, little-endian float32 with one axis, as NumPy writes
 it, byte for byte; it is never handed to a reader that would believe the size in its header.
@@ -10,7 +10,7 @@ Source: NumPy, "NPY format", version 1.0.
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
 import numpy as np
@@ -66,6 +66,24 @@ def read_cohort(request: Mapping[str, object], *, num_nodes: int) -> list[int]:
     if len(set(cohort)) != len(cohort):
         _refuse("cohort", cohort, "each node once")
     return list(cohort)
+
+
+def read_heard(request: Mapping[str, object], cohort: Sequence[int]) -> dict[int, int]:
+    """Return by node the last round that the server says it has heard from it, 0 for none.
+
+    Args:
+        request: The message's fields.
+        cohort: The nodes that are asked.
+
+    Raises:
+        SealError: If it is no list of rounds, one for each of them.
+    """
+    heard = request.get("heard")
+    if not isinstance(heard, list) or not all(_is_count(number) and 0 <= number < LARGEST_NUMBER for number in heard):
+        _refuse("heard", heard, "a list of rounds in [0, 2^64)")
+    if len(heard) != len(cohort):
+        _refuse("heard", heard, f"{len(cohort)} rounds, one for each node of the cohort")
+    return dict(zip(cohort, heard, strict=True))
 
 
 def read_vector(data: bytes) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

@@ -1,8 +1,9 @@
 """What a node has spent, on its own disk: written before an update leaves, and limited by its budget.
 
 A deployed node signs the file with its own key, so that what was edited, or is another node's, is refused. A signature
-does not show that the file is an older copy of its own; what was sent last does, where that is newer. Whoever holds the
-key can sign anything: this finds accidents and other people's hands, not the node's own operator.
+does not show that the file is an older copy of its own; what was sent last does, where that is newer, and what the
+server says to have heard. Whoever holds the key can sign anything: this finds accidents and other people's hands, not
+the node's own operator.
 
 In a simulation nothing is signed: ML-DSA costs a node and round more than 0.3 ms (`python -m
 benchmarks.bench_spending`), and the files of one seed are the same bytes.
@@ -58,7 +59,7 @@ class SpendingLedger:
         return epsilon_of(self._mechanism, self.num_steps, delta=self._privacy.delta)
 
     def require(self, run: str, round_number: int) -> None:
-        """Refuse to go on if this round was answered and is not in the file.
+        """Refuse to go on if this round, which was answered, is not in the file.
 
         Raises:
             PrivacyError: If so: the file is an older copy, or was made anew.

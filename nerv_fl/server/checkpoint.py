@@ -39,6 +39,7 @@ def save_state(folder: Path, state: FederationState) -> None:
         "optimizer_rounds": state.optimizer.num_rounds,
         "reputations": state.reputations,
         "participations": state.participations,
+        "last_heard": state.last_heard,
         "carried_nano": state.carried_nano,
         "balances_nano": state.balances_nano,
         "strikes": state.strikes,
@@ -92,6 +93,7 @@ def load_state(folder: Path) -> FederationState:
         move_P=vectors.get("move", np.zeros_like(vectors["theta"])),  # none in runs of an earlier version
         reputations=tuple(facts["reputations"]),
         participations=tuple(facts["participations"]),
+        last_heard=tuple(facts.get("last_heard", [0] * len(facts["reputations"]))),  # as above
         carried_nano=facts["carried_nano"],
         balances_nano=tuple(facts["balances_nano"]),
         strikes=tuple(facts["strikes"]),

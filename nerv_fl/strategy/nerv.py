@@ -138,6 +138,7 @@ class NervStrategy(Strategy):
     ) -> Iterable[Message]:
         """Ask every SuperNode for its part of the round's cohort."""
         self._asked_at = time.perf_counter()
+        cohort = sorted(set(self.cohort(server_round)) - self._lost(server_round)[OFFLINE])
         request = ConfigRecord(
             {
                 **config,
@@ -146,7 +147,8 @@ class NervStrategy(Strategy):
                 "base_hash": self._state.model_hash,
                 "evidence": self._enclave.evidence,
                 "constants": self._constants,
-                "cohort": sorted(set(self.cohort(server_round)) - self._lost(server_round)[OFFLINE]),
+                "cohort": cohort,
+                "heard": [self._state.last_heard[node] for node in cohort],
             }
         )
         content = RecordDict({"round": request, "theta": arrays})

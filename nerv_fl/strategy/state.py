@@ -50,6 +50,7 @@ class FederationState:
         move_P: The encoder's last change, zeros before the first.
         reputations: One for each node, in 0..1.
         participations: Rounds in which each node may have spent privacy.
+        last_heard: Last round in which each node is proven to have answered, 0 for none.
         carried_nano: What earlier rounds left over.
         balances_nano: What each node holds: payouts less slashes.
         strikes: Each node's values in a row that were shown to be negative.
@@ -62,6 +63,7 @@ class FederationState:
     move_P: Vector
     reputations: tuple[float, ...]
     participations: tuple[int, ...]
+    last_heard: tuple[int, ...]
     carried_nano: int
     balances_nano: tuple[int, ...]
     strikes: tuple[int, ...]
@@ -77,6 +79,7 @@ class FederationState:
             move_P=np.zeros_like(theta_P),
             reputations=(rewards.initial_reputation,) * num_nodes,
             participations=(0,) * num_nodes,
+            last_heard=(0,) * num_nodes,
             carried_nano=0,
             balances_nano=(0,) * num_nodes,
             strikes=(0,) * num_nodes,
@@ -100,6 +103,7 @@ class FederationState:
             self,
             reputations=self.reputations + (rewards.initial_reputation,) * joined,
             participations=self.participations + nothing,
+            last_heard=self.last_heard + nothing,
             balances_nano=self.balances_nano + nothing,
             strikes=self.strikes + nothing,
         )
@@ -137,6 +141,9 @@ class FederationState:
             move_P=outcome.theta_P - self.theta_P if outcome.accepted else self.move_P,
             reputations=self._reputations(outcome, rewards),
             participations=tuple(count + (node in trained) for node, count in enumerate(self.participations)),
+            last_heard=tuple(
+                round_number if node in outcome.heard else last for node, last in enumerate(self.last_heard)
+            ),
             carried_nano=settlement.carried_nano,
             balances_nano=tuple(
                 held + payouts.get(node, 0) - slashes.get(node, 0) for node, held in enumerate(self.balances_nano)

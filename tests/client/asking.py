@@ -41,6 +41,7 @@ def ask(field: Field, *, theta: bytes | None = None, **changes: object) -> Messa
         "evidence": order.evidence,
         "constants": '{"movement_floor": 0.01}',
         "cohort": COHORT,
+        "heard": [0] * len(COHORT),
     }
     array = Array(order.theta_P.numpy())
     if theta is not None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -99,6 +100,21 @@ def test_a_deployed_node_whose_ledger_was_set_back_answers_no_more(field: Field)
     assert deployed(field).answer(second, [3])[1] == (3,)
     path.unlink()
     assert deployed(field).answer(second, [3])[1] == (3,)
+
+
+def test_a_deployed_node_whose_whole_folder_was_set_back_answers_no_more(field: Field, tmp_path: Path) -> None:
+    """It cannot know by itself; the server says which round of it was heard last."""
+    order, folder = field.order(), field.folder.node(3)
+    deployed(field).answer(order, [3])
+    shutil.copytree(folder, tmp_path / "older")
+    second = field.moved(order, round_number=2)
+    deployed(field).answer(second, [3])
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "older", folder)
+    third = field.moved(second, round_number=3)
+
+    assert deployed(field).answer(replace(third, heard={3: 2, 4: 99}), [3])[1] == (3,)
+    assert deployed(field).answer(replace(third, heard={3: 1, 4: 99}), [3])[1] == ()
 
 
 def test_a_simulated_node_is_neither_locked_nor_signed(field: Field) -> None:

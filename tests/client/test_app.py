@@ -69,4 +69,4 @@ def test_everybody_refuses_an_order_that_does_not_verify(field: Field) -> None:
 
 
 def test_a_cohort_without_its_nodes_gets_an_empty_answer(field: Field) -> None:
-    assert answer_of(ask(field, cohort=[1])) == Answer([], [], [])
+    assert answer_of(ask(field, cohort=[1], heard=[0])) == Answer([], [], [])

@@ -25,6 +25,7 @@ FIRST = FederationState(
     move_P=RNG.normal(size=50).astype(np.float32),
     reputations=(0.3, 0.1 + 0.2, 1 / 3),
     participations=(1, 0, 3),
+    last_heard=(3, 0, 3),
     carried_nano=93_634_496_919_917_864,
     balances_nano=(5, 0, 10**19),
     strikes=(0, 2, 0),

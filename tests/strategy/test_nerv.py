@@ -104,6 +104,7 @@ def test_every_supernode_gets_the_whole_order_and_nothing_more() -> None:
             "evidence": "signed by nobody",
             "constants": '{"movement_floor": 0.25}',
             "cohort": list(bench.strategy.cohort(1)),
+            "heard": [0] * len(bench.strategy.cohort(1)),
         }
         (theta_P,) = message.content.array_records["theta"].to_numpy_ndarrays()
         assert theta_P.dtype == np.float32
