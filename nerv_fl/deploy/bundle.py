@@ -3,6 +3,7 @@
 A node runs no other. So the server chooses neither the code nor the settings by which a node trains.
 """
 
+import hashlib
 import io
 import struct
 import tomllib
@@ -24,6 +25,10 @@ _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 _MANIFEST: Final = ".info/CONTENT"
 _PYPROJECT: Final = "pyproject.toml"
+
+APP_ID: Final = "nerv/nerv-deployment"
+APP_VERSION: Final = "0.1.0"
+"""What Flower calls this app."""
 
 FILES: Final = {
     "nerv_node.py": '''\
@@ -95,8 +100,17 @@ def _holds_the_app(archive: zipfile.ZipFile) -> bool:
         return False
     if any(entry.file_size > MAX_BYTES or entry.compress_type not in _METHODS for entry in entries):
         return False
-    for name, text in FILES.items():
-        found = archive.read(name).decode("utf-8")
-        if found != text and (name != _PYPROJECT or tomllib.loads(found) != tomllib.loads(text)):
-            return False
-    return True
+    contents = {name: archive.read(name) for name in FILES}
+    lines = archive.read(_MANIFEST).decode("utf-8").split("\n")
+    if sorted(lines) != sorted(_line(name, content) for name, content in contents.items()):
+        return False
+    return all(_says(name, contents[name].decode("utf-8"), text) for name, text in FILES.items())
+
+
+def _says(name: str, found: str, text: str) -> bool:
+    return found == text or (name == _PYPROJECT and tomllib.loads(found) == tomllib.loads(text))
+
+
+def _line(name: str, content: bytes) -> str:
+    """Return a file's line of the manifest, as Flower writes it: it hashes whatever path stands there."""
+    return f"{name},{hashlib.sha256(content).hexdigest()},{8 * len(content)}"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from nerv_fl.deploy.certificates import (
 )
 from nerv_fl.deploy.findings import Findings
 from nerv_fl.deploy.layout import NODE_ENV, SERVER_ENV, Deployment, NodeMachine, ServerMachine, port_of, read_env
-from nerv_fl.deploy.scripts import SERVER_SCRIPTS
+from nerv_fl.deploy.scripts import NODE_SCRIPTS, SERVER_SCRIPTS
 from nerv_fl.errors import ConfigError, DataError, SealError
 from nerv_fl.sealing import SigningKey, VerifyKey
 from nerv_fl.server.folder import POOLS, RunFolder
@@ -94,8 +95,8 @@ def _check_server(findings: Findings, server: ServerMachine, *, ports: bool) -> 
     findings.authority(server.ca_certificate)
     findings.certificate(server.certificate, key=server.key, authority=server.ca_certificate, host=host)
     findings.private(server.key, server.secret)
-    findings.exists(*(server.root / name for name in SERVER_SCRIPTS))
-    _check_app(findings, server.root / "app")
+    _check_texts(findings, server.root, SERVER_SCRIPTS)
+    _check_texts(findings, server.root / "app", FILES)
     findings.exists(run.manifest_path, run.roster_path, run.bootstrap_path)
     config = findings.config(run.config_path)
     if config is not None:
@@ -104,13 +105,13 @@ def _check_server(findings: Findings, server: ServerMachine, *, ports: bool) -> 
     return config
 
 
-def _check_app(findings: Findings, folder: Path) -> None:
-    """Check that nodes will run the app: they run no other."""
-    for name, text in FILES.items():
+def _check_texts(findings: Findings, folder: Path, texts: Mapping[str, str]) -> None:
+    """Check scripts, and the app, of which nodes run no other."""
+    for name, text in texts.items():
         path = folder / name
         with findings.note():
             if _text(path) != text:
-                findings.add(f"{path} was changed, expected what `nerv-fl deploy init` made: nodes run nothing else")
+                findings.add(f"{path} was changed, or made by another nerv_fl, expected what this one makes")
 
 
 def _check_enclave(findings: Findings, folder: Path, *, place: str) -> None:
@@ -181,7 +182,7 @@ def _check_pins(findings: Findings, machine: NodeMachine) -> None:
     """Check what a node trusts, and the key by which it is known."""
     findings.authority(machine.ca_certificate)
     findings.private(machine.key, machine.data)
-    findings.exists(machine.root / "supernode.sh")
+    _check_texts(findings, machine.root, NODE_SCRIPTS)
     with findings.note():
         found = read_supernode_key(machine.key)
         expected = read_supernode_public_key(machine.public_key)

@@ -70,10 +70,10 @@ class ServerMachine:
     def forget_supernode(self, number: int) -> None:
         """Remove a node's public key; if it was registered, leave a note for `register.sh` to unregister it."""
         key = self.supernode(number)
+        key.unlink(missing_ok=True)
         note = key.with_suffix(".json")
         if note.exists():
             note.replace(note.with_name(f"{GONE}{secrets.token_hex(4)}"))
-        key.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

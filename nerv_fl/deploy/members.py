@@ -15,6 +15,7 @@ from nerv_fl.errors import ConfigError
 from nerv_fl.folders import copy_file, staged_folder
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.roster import Member, active, read_members, write_members
+from nerv_fl.strategy.identity import EVIDENCE_FILE, read_evidence
 
 
 def add_node(deployment: Deployment) -> int:
@@ -27,7 +28,7 @@ def add_node(deployment: Deployment) -> int:
         The node's number.
 
     Raises:
-        CheckpointError: If the server is at work.
+        CheckpointError: If the server is at work, or the run began with another version of nerv_fl.
         ConfigError: If the node's folder exists, or a setting forbids a larger federation; nothing is then changed.
     """
     server, run = deployment.server, RunFolder(deployment.server.run)
@@ -35,11 +36,19 @@ def add_node(deployment: Deployment) -> int:
         config, members = run.config, read_members(run.roster_path)
         number = max(members, default=-1) + 1
         env, machine = read_env(server.env, names=SERVER_ENV), deployment.node(number)
+        if machine.root.exists():
+            raise ConfigError(
+                f"{machine.root} exists and node {number} is not on the roster, expected nothing there: "
+                "if `add` was cut short, delete it"
+            )
+        if (run.enclave / EVIDENCE_FILE).exists():
+            read_evidence(run.enclave)
         grown = _resized(config, before=members, num_nodes=number + 1, num_active=len(active(members)) + 1)
         with staged_folder(machine.root) as staged:
             address = f"{env['HOST']}:{env['PORT']}"
             key = make_node(NodeMachine(staged), number, server=server, address=address, config=grown)
         machine.root.chmod(PRIVATE)
+        server.forget_supernode(number)
         copy_file(machine.public_key, server.supernode(number))
         run.write_config(grown)
         write_members(run.roster_path, members | {number: Member(key=key, weight=float(config.data.samples_per_node))})
@@ -50,6 +59,7 @@ def remove_node(deployment: Deployment, number: int) -> None:
     """Take a node off the roster: from `run.sh`'s next start on it is not asked, and nothing is admitted from it.
 
     What it was paid stays its own, and its number is never given again. `register.sh` then unregisters its SuperNode.
+    Done twice it does no more: a removal that was cut short is finished so.
 
     Raises:
         CheckpointError: If the server is at work.
@@ -59,7 +69,7 @@ def remove_node(deployment: Deployment, number: int) -> None:
     with held(run.lock):
         config, members = run.config, read_members(run.roster_path)
         staying = sorted(active(members).keys() - {number})
-        if number not in active(members):
+        if number not in members:
             raise ConfigError(f"node is {number}, expected one of {staying}, who take part")
         if not staying:
             raise ConfigError(f"node {number} is the last one, expected another to go on with")

@@ -4,6 +4,7 @@ from nerv_fl.deploy.certificates import make_server_certificate, make_supernode_
 from nerv_fl.deploy.layout import SERVER_ENV, Deployment, read_env
 from nerv_fl.errors import ConfigError
 from nerv_fl.folders import copy_file
+from nerv_fl.server.folder import RunFolder
 
 
 def renew_server_certificate(deployment: Deployment, *, host: str) -> None:
@@ -26,6 +27,8 @@ def renew_supernode_key(deployment: Deployment, number: int) -> None:
     machine = deployment.node(number)
     if not machine.root.is_dir():
         raise ConfigError(f"node is {number}, expected one with a folder in {deployment.root}")
+    if number not in RunFolder(deployment.server.run).read_roster():
+        raise ConfigError(f"node {number} takes part no more, expected one that is on the roster")
     make_supernode_key(machine.key, machine.public_key)
     deployment.server.forget_supernode(number)
     copy_file(machine.public_key, deployment.server.supernode(number))

@@ -3,6 +3,7 @@
 Flower's commands must be on PATH: those of the environment that nerv_fl is installed in.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -53,8 +54,11 @@ _REGISTER: Final = """\
 for gone in supernodes/gone-*; do
   if [ ! -e "$gone" ]; then continue; fi
   id="$(sed -n 's/.*"node-id": *"\\{0,1\\}\\([0-9][0-9]*\\).*/\\1/p' "$gone")"
-  flwr supernode unregister "$id" deployment
+  if ! said="$(flwr supernode unregister "$id" deployment 2>&1)"; then
+    case "$said" in *"not found"*) ;; *) echo "$said" >&2; exit 1 ;; esac
+  fi
   rm "$gone"
+  echo "unregistered $id"
 done
 for key in supernodes/*.pub; do
   note="${key%.pub}.json"
@@ -67,15 +71,17 @@ done
 """
 
 _RUN: Final = """\
+rm -f run/stop
 exec flwr run app deployment --stream --run-config "folder=\\"$here/run\\""
 """
 
 _STOP: Final = """\
 touch run/stop
-echo "the server ends after the round under way; run.sh goes on from there"
+echo "a server at work ends after its round; run.sh goes on from there"
 """
 
 _SUPERNODE: Final = """\
+rm -rf flower/apps
 trap 'kill "$child" 2>/dev/null || true; wait "$child" || true; exit 0' INT TERM
 while :; do
   python -m nerv_fl.deploy.supernode --superlink "$SUPERLINK" --root-certificates ca.crt \\
@@ -93,31 +99,36 @@ while :; do
 done
 """
 
+
+def _script(what: str, body: str) -> str:
+    return _HEAD.format(what=what) + body
+
+
 SERVER_SCRIPTS: Final = {
-    "superlink.sh": ("Start the SuperLink, which carries messages and keeps them in state.db.", _SUPERLINK),
-    "superexec.sh": ("Start SuperExec, which starts the server of a run.", _SUPEREXEC),
-    "register.sh": (
-        "Register the SuperNodes of new keys, and unregister those of old ones.",
-        _CONNECTION + _REGISTER,
+    "superlink.sh": _script("Start the SuperLink, which carries messages and keeps them in state.db.", _SUPERLINK),
+    "superexec.sh": _script("Start SuperExec, which starts the server of a run.", _SUPEREXEC),
+    "register.sh": _script(
+        "Register the SuperNodes of new keys, and unregister those of old ones.", _CONNECTION + _REGISTER
     ),
-    "run.sh": ("Run the remaining rounds, from the last checkpoint on.", _CONNECTION + _RUN),
-    "stop.sh": ("End the run after the round under way.", _STOP),
+    "run.sh": _script("Run the remaining rounds, from the last checkpoint on.", _CONNECTION + _RUN),
+    "stop.sh": _script("End the run after the round under way.", _STOP),
 }
-"""By name, what it does and how."""
+NODE_SCRIPTS: Final = {"supernode.sh": _script("Start this node's SuperNode.", _SUPERNODE)}
+"""By name."""
 
 
 def write_server_scripts(machine: ServerMachine) -> None:
     """Write what the server's machine is started with."""
-    for name, (what, body) in SERVER_SCRIPTS.items():
-        _write_script(machine.root / name, what=what, body=body)
+    _write_scripts(machine.root, SERVER_SCRIPTS)
     write_app(machine.root / "app")
 
 
 def write_node_script(machine: NodeMachine) -> None:
     """Write what a node's machine is started with."""
-    _write_script(machine.root / "supernode.sh", what="Start this node's SuperNode.", body=_SUPERNODE)
+    _write_scripts(machine.root, NODE_SCRIPTS)
 
 
-def _write_script(path: Path, *, what: str, body: str) -> None:
-    path.write_text(_HEAD.format(what=what) + body, encoding="utf-8")
-    path.chmod(0o700)
+def _write_scripts(folder: Path, scripts: Mapping[str, str]) -> None:
+    for name, text in scripts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).chmod(0o700)

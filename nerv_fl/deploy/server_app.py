@@ -30,14 +30,13 @@ def load_folder(context: Context) -> RunFolder:
         if not path.exists():
             raise CheckpointError(f"{path} does not exist, expected the run folder that `nerv-fl deploy init` made")
     hold(folder.lock)
-    folder.stop.unlink(missing_ok=True)
     if identity == vouched_for:
         prepare_identity(folder.enclave, run=str(folder.read_manifest()["run"]), place=folder.config.enclave.place)
     return folder
 
 
 def is_asked_to_stop(folder: RunFolder) -> bool:
-    """Return whether `stop.sh` was called since the server began."""
+    """Return whether `stop.sh` was called since `run.sh` was."""
     return folder.stop.exists()
 
 

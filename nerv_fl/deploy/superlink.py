@@ -11,6 +11,7 @@ from.
 
 import ipaddress
 import logging
+import os
 from typing import Final
 
 from fastapi import FastAPI
@@ -23,6 +24,8 @@ FOR_NODES: Final = "/v1/fleet/"
 """Beginning of the paths that SuperNodes ask for."""
 
 FORBIDDEN: Final = 403
+POLICY_VIOLATION: Final = 1008
+"""Status of an HTTP request, and code of a websocket (RFC 6455, section 7.4.1), that is refused."""
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +46,10 @@ class NodesAlone:
             await self._app(scope, receive, send)
             return
         asks = (scope.get("client") or ("an unknown address", 0))[0]
-        log.warning("%s asked for %s, which is for this machine alone: refused", asks, scope.get("path", "")[:100])
-        if scope["type"] == "http":
+        log.warning("%s asked for %.100r, which is for this machine alone: refused", asks, scope.get("path", ""))
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+        else:
             refusal = PlainTextResponse(f"{asks} may ask for {FOR_NODES} alone\n", status_code=FORBIDDEN)
             await refusal(scope, receive, send)
 
@@ -66,6 +71,7 @@ def _is_loopback(address: str) -> bool:
 
 def main() -> None:
     """Run Flower's SuperLink with the restriction."""
+    os.environ["FORWARDED_ALLOW_IPS"] = ""  # Uvicorn would believe a header that says where a request comes from
     extend = extensions.configure_app
 
     def restrict(app: FastAPI) -> None:

@@ -2,7 +2,8 @@
 
 Flower runs on a node's machine whatever app the server sends, unless the app carries a signature of Flower's platform.
 Here an app is compared with the one that is known, file by file, in the place where Flower would look for that
-signature: another is not run, and the server gets Flower's own answer to an app that cannot be verified.
+signature, and so are the name and version under which the server says it is: Flower makes a path of them. Another is
+not run, and the server gets Flower's own answer to an app that cannot be verified.
 
     python -m nerv_fl.deploy.supernode OPTIONS OF flower-supernode
 """
@@ -11,11 +12,13 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from flwr.supercore.constant import TaskType
 from flwr.supercore.fab import Fab
+from flwr.supercore.run import Run
 from flwr.supernode import start_client_internal as internal
 from flwr.supernode.cli import flower_supernode
 
-from nerv_fl.deploy.bundle import is_own
+from nerv_fl.deploy.bundle import APP_ID, APP_VERSION, is_own
 
 _PULL: Final = "_pull_and_store_message"
 _VERIFY: Final = "_verify_fab"
@@ -35,17 +38,32 @@ def verify_own(fab: Fab, _entities: Mapping[str, str]) -> bool:
     return False
 
 
+def is_own_run(run: Run) -> bool:
+    """Return whether a run claims to be of this project's app, in which a ServerApp asks ClientApps."""
+    return (run.fab_id, run.fab_version) == (APP_ID, APP_VERSION) and run.primary_task_type == TaskType.SERVER_APP
+
+
 def verifying(pull: Pull) -> Pull:
-    """Return Flower's function that pulls a message and its app, with every app verified."""
+    """Return Flower's function that pulls a message and its app, with every run and app verified."""
 
     def pull_verified(**given: Any) -> int | None:
-        get_fab = given.pop("get_fab")
+        get_run, get_fab = given.pop("get_run"), given.pop("get_fab")
+        strange: list[Run] = []
+
+        def get_noted(run_id: int) -> Run:
+            run: Run = get_run(run_id)
+            if not is_own_run(run):
+                strange.append(run)
+                log.error("the server starts %.100r, expected %s %s", run.fab_id, APP_ID, APP_VERSION)
+            return run
 
         def get_verifiable(*of: Any) -> Fab:
             fab = get_fab(*of)
-            return Fab(hash_str=fab.hash_str, content=fab.content, verifications={_LICENSED: "by its content"})
+            content = b"" if strange else fab.content  # nothing is no app
+            return Fab(hash_str=fab.hash_str, content=content, verifications={_LICENSED: "by its content"})
 
-        return pull(**given | {"get_fab": get_verifiable, "trusted_entities": {"nerv_fl": "by its content"}})
+        verified = {"get_run": get_noted, "get_fab": get_verifiable, "trusted_entities": {"nerv_fl": "by its content"}}
+        return pull(**given | verified)
 
     return pull_verified
 

@@ -27,7 +27,9 @@ def prepare_identity(folder: Path, *, run: str, place: str) -> None:
         try:
             executor.submit(_prepare, folder, run, place).result()
         except BrokenExecutor as error:
-            raise CheckpointError(f"the process that makes the enclave's keys in {folder} died; --resume") from error
+            raise CheckpointError(
+                f"the process that makes the enclave's keys in {folder} died; start the run again"
+            ) from error
 
 
 def _prepare(folder: Path, run: str, place: str) -> None:

@@ -1,5 +1,6 @@
 """The app that nodes run, and no other."""
 
+import hashlib
 import io
 import zipfile
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import Any
 
 import pytest
 from flwr.cli.build import build_fab_from_disk
+from flwr.cli.config_utils import get_fab_metadata
 from flwr.supercore.fab import Fab
+from flwr.supercore.run import Run
 from flwr.supernode import start_client_internal as internal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nerv_fl.deploy.bundle import FILES, MAX_BYTES, is_own, write_app
+from nerv_fl.deploy.bundle import APP_ID, APP_VERSION, FILES, MAX_BYTES, is_own, write_app
 from nerv_fl.deploy.supernode import verify_own, verifying
 
 
@@ -32,7 +35,10 @@ def archive(files: dict[str, str | bytes]) -> bytes:
     return out.getvalue()
 
 
-OWN: dict[str, str | bytes] = {**FILES, ".info/CONTENT": "anything: Flower lists the files here"}
+MANIFEST = "\n".join(
+    f"{name},{hashlib.sha256(text.encode()).hexdigest()},{8 * len(text)}" for name, text in FILES.items()
+)
+OWN: dict[str, str | bytes] = {**FILES, ".info/CONTENT": MANIFEST}
 
 
 def test_what_flower_builds_from_the_app_is_the_app(tmp_path: Path) -> None:
@@ -66,8 +72,11 @@ def test_any_other_is_not(tmp_path: Path, changes: dict[str, str]) -> None:
         archive({**OWN, "pyproject.toml": b"\xff\xfe"}),
         archive({**OWN, ".info/CONTENT": b"\0" * (MAX_BYTES + 1)}),
         archive(OWN) + b"\0" * MAX_BYTES,
+        archive({**OWN, ".info/CONTENT": ""}),
+        archive({**OWN, ".info/CONTENT": MANIFEST + "\n/dev/zero,00,1"}),
+        archive({**OWN, ".info/CONTENT": MANIFEST.replace("nerv_node.py", "/etc/hostname")}),
     ],
-    ids=range(9),
+    ids=range(12),
 )
 def test_damaged_and_enlarged_ones_are_not(bundle: bytes) -> None:
     assert not is_own(bundle)
@@ -90,6 +99,7 @@ def test_no_changed_byte_makes_it_run_other_code(position: int, value: int) -> N
     if is_own(bytes(bundle)):
         with zipfile.ZipFile(io.BytesIO(bytes(bundle))) as made:
             assert {name: made.read(name).decode() for name in FILES} == FILES
+            assert made.read(".info/CONTENT").decode() == MANIFEST
 
 
 # --- Where Flower asks ------------------------------------------------------------------------------------------------
@@ -105,19 +115,57 @@ def test_an_app_is_verified_by_its_content(caplog: pytest.LogCaptureFixture) -> 
     assert caplog.messages == ["the server sent another app than nerv_fl's, 17 bytes: it is not run"]
 
 
-def test_flower_is_made_to_verify_every_app() -> None:
-    asked: list[dict[str, Any]] = []
+def run_of(**changes: str) -> Run:
+    run = Run.create_empty(1)
+    run.fab_id, run.fab_version, run.primary_task_type = APP_ID, APP_VERSION, "flwr-serverapp"
+    for name, value in changes.items():
+        setattr(run, name, value)
+    return run
+
+
+def pulled(run: Run, content: bytes) -> Fab:
+    """Return the app that Flower would verify, for a run and an app that the server sends."""
+    seen: list[Fab] = []
 
     def pull(**given: Any) -> int:
-        asked.append(given)
+        assert given["state"] == "kept"
+        assert given["trusted_entities"]
+        found = given["get_run"](1)
+        seen.append(given["get_fab"](found.fab_hash, 1))
         return 7
 
-    assert verifying(pull)(get_fab=lambda hash_str, run: fab_of(b"x"), trusted_entities=None, state="kept") == 7
-    (given,) = asked
-    assert given["state"] == "kept"
-    assert given["trusted_entities"]
-    assert given["get_fab"]("0", 1).verifications["valid_license"]
-    assert given["get_fab"]("0", 1).content == b"x"
+    answered = verifying(pull)(
+        get_run=lambda number: run, get_fab=lambda *of: fab_of(content), trusted_entities=None, state="kept"
+    )
+    assert answered == 7
+    return seen[0]
+
+
+def test_flower_is_made_to_verify_every_app() -> None:
+    fab = pulled(run_of(), b"x")
+
+    assert fab.verifications["valid_license"]
+    assert fab.content == b"x"
+    assert not verify_own(fab, {})
+    assert verify_own(pulled(run_of(), archive(OWN)), {})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fab_id": "nerv/other"},
+        {"fab_version": "0.1.0.x/../../tmp/evil"},
+        {"fab_id": "../../tmp/evil"},
+        {"primary_task_type": "flwr-agentapp"},
+    ],
+)
+def test_the_own_app_under_another_name_is_another(changes: dict[str, str]) -> None:
+    """Flower makes a path of the name and the version, and looks for the app there."""
+    assert not verify_own(pulled(run_of(**changes), archive(OWN)), {})
+
+
+def test_what_the_app_is_called_is_what_flower_reads_from_it(tmp_path: Path) -> None:
+    assert get_fab_metadata(built(tmp_path)) == (APP_ID, APP_VERSION)
 
 
 def test_this_flower_has_what_is_replaced() -> None:

@@ -15,6 +15,7 @@ from nerv_fl.deploy.check import problems_of
 from nerv_fl.deploy.layout import Deployment
 from nerv_fl.deploy.lock import held
 from nerv_fl.deploy.members import add_node, remove_node
+from nerv_fl.deploy.renew import renew
 from nerv_fl.errors import CheckpointError, ConfigError
 from nerv_fl.records import read_rewards
 from nerv_fl.server.app import serve
@@ -110,11 +111,51 @@ def test_what_cannot_change_is_refused_and_nothing_is(deployment: Deployment) ->
         remove_node(deployment, 7)
     deployment.node(3).root.mkdir()
     (deployment.node(3).root / "something").touch()
-    with pytest.raises(ConfigError, match=r"node-3, which holds 1 files, expected a new or empty folder$"):
+    with pytest.raises(ConfigError, match=r"node-3 exists and node 3 is not on the roster, expected nothing there"):
         add_node(deployment)
 
     assert (roster.read_bytes(), RunFolder(deployment.server.run).config_path.read_bytes()) == before
     assert not deployment.server.supernode(3).exists()
+
+
+def test_a_removal_that_was_cut_short_is_finished_by_another(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunFolder, "write_config", interrupted)
+        remove_node(deployment, 1)
+    assert problems_of(deployment.root) != []
+    remove_node(deployment, 1)
+
+    assert problems_of(deployment.root) == []
+    assert not deployment.server.supernode(1).exists()
+    federation = RunFolder(deployment.server.run).config.federation
+    assert (federation.num_nodes, federation.cohort_size) == (3, 2)
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_addition_that_was_cut_short_is_done_anew(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunFolder, "write_config", interrupted)
+        add_node(deployment)
+    deployment.server.supernode(3).with_suffix(".json").write_text('{"node-id": 9}')  # register.sh was called meanwhile
+    shutil.rmtree(deployment.node(3).root)
+
+    assert add_node(deployment) == 3
+    assert problems_of(deployment.root) == []
+    assert [path.name for path in deployment.server.supernode(3).parent.glob("node-3*")] == ["node-3.pub"]
+    assert len(list(deployment.server.supernode(3).parent.glob("gone-*"))) == 1
+
+
+def test_whoever_left_gets_no_new_key(deployment: Deployment) -> None:
+    remove_node(deployment, 1)
+    with pytest.raises(ConfigError, match=r"^node 1 takes part no more, expected one that is on the roster$"):
+        renew(deployment, node=1)
+
+    assert not deployment.server.supernode(1).exists()
 
 
 def test_a_federation_keeps_as_many_as_a_round_needs(deployment: Deployment) -> None:
@@ -144,23 +185,34 @@ def test_the_commands_say_what_they_did(deployment: Deployment) -> None:
     assert removed.stdout == "node 0 takes part no more\n"
 
 
+FLWR = """#!/bin/sh
+echo "$*" >> {calls}
+case "$*" in
+  *"unregister 78"*) echo "[code: 24] Node ID not found" >&2; exit 1 ;;
+  *) echo '{{"node-id": 5}}' ;;
+esac
+"""
+
+
 def test_register_unregisters_who_left(deployment: Deployment, tmp_path: Path) -> None:
     """With a stand-in for Flower's command, which writes down how it was called."""
     notes = deployment.server.supernode(0).parent
     (notes / "node-0.json").write_text('{"success": true, "node-id": 14314684388723844653}')
     (notes / "node-1.json").write_text('{\n  "success": true,\n  "node-id": "77"\n}')
+    (notes / "gone-before").write_text('{"node-id": 78}')
     remove_node(deployment, 0)
     calls, programs = tmp_path / "calls", tmp_path / "bin"
     programs.mkdir()
     for name in ("flwr", "flower-superlink"):
         program = programs / name
-        program.write_text(f'#!/bin/sh\necho "$*" >> {calls}\necho \'{{"node-id": 5}}\'\n')
+        program.write_text(FLWR.format(calls=calls))
         program.chmod(0o700)
     environment = {"PATH": f"{programs}:/usr/bin:/bin"}
     subprocess.run([deployment.server.root / "register.sh"], env=environment, check=True, timeout=20)
 
-    assert calls.read_text().splitlines() == [
-        "supernode unregister 14314684388723844653 deployment",
+    assert sorted(calls.read_text().splitlines()) == [
         "supernode register supernodes/node-2.pub deployment --format json",
+        "supernode unregister 14314684388723844653 deployment",
+        "supernode unregister 78 deployment",
     ]
     assert sorted(path.name for path in notes.iterdir()) == ["node-1.json", "node-1.pub", "node-2.json", "node-2.pub"]

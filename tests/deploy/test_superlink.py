@@ -51,6 +51,20 @@ def test_a_path_that_only_looks_like_it_is_not_for_nodes(path: str) -> None:
     assert status_of(path, client=("10.1.0.2", 4)) == 403
 
 
+def test_a_websocket_from_afar_is_closed_and_what_it_asked_for_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    path = "/v1/control/\nINFO all is well"
+    scope: Scope = {"type": "websocket", "path": path, "client": ("10.1.0.2", 4), "server": SERVER}
+    asyncio.run(NodesAlone(None)(scope, None, send))  # type: ignore[arg-type]
+
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+    assert "\n" not in caplog.messages[0]
+
+
 def test_a_server_that_does_not_know_its_address_trusts_nobody() -> None:
     assert not is_local({"client": ("10.1.0.2", 4), "server": None})
     assert status_of(CONTROL, client=("10.1.0.2", 4), server=None) == 403
