@@ -121,9 +121,10 @@ def test_what_cannot_change_is_refused_and_nothing_is(deployment: Deployment) ->
 def test_a_removal_that_was_cut_short_is_finished_by_another(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "write_config", interrupted)
-        remove_node(deployment, 1)
+        with pytest.raises(KeyboardInterrupt):
+            remove_node(deployment, 1)
     assert problems_of(deployment.root) != []
     remove_node(deployment, 1)
 
@@ -138,9 +139,10 @@ def interrupted(*_: object) -> None:
 
 
 def test_an_addition_that_was_cut_short_is_done_anew(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "write_config", interrupted)
-        add_node(deployment)
+        with pytest.raises(KeyboardInterrupt):
+            add_node(deployment)
     deployment.server.supernode(3).with_suffix(".json").write_text('{"node-id": 9}')  # register.sh was called meanwhile
     shutil.rmtree(deployment.node(3).root)
 
