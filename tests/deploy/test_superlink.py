@@ -128,4 +128,4 @@ def test_a_machine_afar_can_take_part_and_administer_nothing(tmp_path: Path, mac
 
     assert afar.stdout.split() == ["403", "404", "403"]
     assert "403" not in here.stdout
-    assert f"{AFAR} asked for /v1/control/list-runs" in machines.log("superlink").read_text()
+    assert f"{AFAR} asked for '/v1/control/list-runs'" in machines.log("superlink").read_text()
