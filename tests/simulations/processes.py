@@ -1,5 +1,6 @@
 """A run in processes of its own, and who is who among them."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,8 @@ def start(out: Path, settings: Flat, *extra: str) -> subprocess.Popen[str]:
     """Start or resume a run of the quickstart with other settings, in a process group of its own."""
     overrides = [word for key, value in settings.items() for word in ("--set", f"{key}={_toml(value)}")]
     command = [sys.executable, "-m", "simulations", "quickstart", "--out", str(out), *overrides, *extra]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so are tests started that a shell runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
