@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import pickle
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -142,8 +143,8 @@ def test_other_processes_open_the_file_anew(path: Path) -> None:
         windows = LoadWindows(file, "validation")
         expected = _sum(windows)
         assert _sum(pickle.loads(pickle.dumps(windows))) == expected
-        with multiprocessing.get_context("fork").Pool(1) as pool:
-            assert pool.apply(_sum, (windows,)) == expected
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as executor:
+            assert executor.submit(_sum, windows).result() == expected
     assert _sum(windows) == expected
     file.close()
 
