@@ -22,8 +22,6 @@ from tests.deploy.machines import Machines, change_env, deploy, running
 from tests.deploy.tiny import NUM_NODES
 from tests.simulations.processes import free_port, wait_for
 
-pytestmark = pytest.mark.slow
-
 
 def check_whole(machines: Machines, *, rounds: int) -> None:
     """Each round counts once: in the records, the money, the certificates and every accountant."""
@@ -53,7 +51,10 @@ def spent_rounds(machines: Machines, number: int) -> list[int]:
 
 
 def test_two_rounds_from_nothing(tmp_path: Path) -> None:
-    """The enclave in a process of its own; and a SuperNode whose key nobody registered stays outside."""
+    """The enclave in a process of its own; and a SuperNode whose key nobody registered stays outside.
+
+    Not among the slow ones: every change is tried on a federation as it is deployed.
+    """
     with running(deploy(tmp_path / "deployment", {"enclave.place": "process"})) as machines:
         stranger = copy_of_node(machines, 0, named="node-9")
         machines.start("node-9")
@@ -85,6 +86,7 @@ def copy_of_node(machines: Machines, number: int, *, named: str) -> Path:
     return copied.root
 
 
+@pytest.mark.slow
 def test_a_node_runs_no_other_app_than_its_own(tmp_path: Path) -> None:
     """A server that sends code of its own gets no answer, and the code is not run."""
     settings: Flat = {"federation.num_rounds": 1}
@@ -104,6 +106,7 @@ def test_a_node_runs_no_other_app_than_its_own(tmp_path: Path) -> None:
             assert not machines.spent(number).exists()
 
 
+@pytest.mark.slow
 def test_what_is_killed_or_cut_off_comes_back_and_nothing_counts_twice(tmp_path: Path) -> None:
     """In turn: a node in mid-round, the SuperLink, one node's network, and the server's own process."""
     settings: Flat = {
@@ -145,6 +148,7 @@ def test_what_is_killed_or_cut_off_comes_back_and_nothing_counts_twice(tmp_path:
         assert returned == sorted(set(returned))
 
 
+@pytest.mark.slow
 def test_a_node_joins_another_leaves_and_a_third_has_a_new_key(tmp_path: Path) -> None:
     """After `stop.sh`, as the guide says, and the run goes on."""
     with running(deploy(tmp_path / "deployment", {"federation.num_rounds": 3})) as machines:
@@ -177,6 +181,7 @@ def test_a_node_joins_another_leaves_and_a_third_has_a_new_key(tmp_path: Path) -
         assert [spent_rounds(machines, number) for number in range(4)] == [first, first + rest, first + rest, rest]
 
 
+@pytest.mark.slow
 def test_a_node_that_never_comes_is_named_and_not_waited_for_without_end(tmp_path: Path) -> None:
     settings: Flat = {"federation.num_rounds": 1, "federation.node_wait_s": 5.0, "federation.min_heard_fraction": 0.6}
     with running(deploy(tmp_path / "deployment", settings)) as machines:

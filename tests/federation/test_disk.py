@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from nerv_fl.server.folder import RunFolder
 from tests.federation.tiny_run import copy_run, run_rounds
 
@@ -15,6 +17,7 @@ def sizes(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_only_records_grow(tmp_path: Path) -> None:
     folder = copy_run(tmp_path / "run", **{"federation.num_rounds": FEW, "federation.cohort_size": 8})
     config = copy_run(tmp_path / "more", **{"federation.num_rounds": MORE, "federation.cohort_size": 8}).config

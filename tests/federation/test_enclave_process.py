@@ -38,6 +38,7 @@ def kill_in_round(folder: RunFolder, round_number: int) -> None:
     os.kill(victim, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_enclaves_place_or_deaths(
     new_apart: NewRun, undisturbed: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:

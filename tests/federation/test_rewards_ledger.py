@@ -1,6 +1,7 @@
 """Every NANO of a run is in its rewards ledger, after a kill too, and whoever changes it is found out."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,9 +83,10 @@ def pay_another(folder: RunFolder) -> None:
         (pay_another, r"rewards\.csv pays node \d 1 NANO in round \d, expected \d+: the ledger says that"),
     ],
 )
-def test_tampering_is_found(new_run: NewRun, tamper: Callable[[RunFolder], None], *, message: str) -> None:
-    folder = new_run()
-    run_rounds(folder)
+def test_tampering_is_found(
+    undisturbed: RunFolder, tmp_path: Path, tamper: Callable[[RunFolder], None], *, message: str
+) -> None:
+    folder = RunFolder(shutil.copytree(undisturbed.root, tmp_path / "run"))
     tamper(folder)
     with pytest.raises(DataError, match=message):
         verify_rewards(folder)

@@ -232,6 +232,7 @@ def test_controls_foretell_the_games(mean_game: RoundGame, game: RoundGame) -> N
         np.testing.assert_allclose(control(masks_MN), values_M, atol=tolerance * np.abs(values_M).max())
 
 
+@pytest.mark.slow
 def test_the_mean_game_pays_splitters_and_the_fixed_game_does_not(
     honest: Vector, pretrained: Pretrained, pools: Pools
 ) -> None:
