@@ -99,7 +99,10 @@ class Machines:
     def kill(self, name: str) -> None:
         """Kill something and whatever it started, without a chance to clean up."""
         process = self._running.pop(name)
-        for pid in [process.pid, *descendants(process.pid)]:
+        below = descendants(process.pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what a script starts just now, too
+        for pid in below:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()
