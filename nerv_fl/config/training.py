@@ -19,7 +19,6 @@ PROTOCOL_SIGMA: Final = 0.5
 PROTOCOL_CLIP: Final = 1.0
 """DP-SGD per-record clipping norm (NERV whitepaper v1.01, section 4.3)."""
 
-
 LARGEST_FEDERATION: Final = 10**6
 """Nodes that there may be."""
 

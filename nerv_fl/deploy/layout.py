@@ -23,6 +23,8 @@ from nerv_fl.errors import ConfigError
 
 ENV_FILE: Final = "machine.env"
 GONE: Final = "gone-"
+"""Beginning of the notes of SuperNodes that `register.sh` is to unregister."""
+
 SERVER_ENV: Final = ("HOST", "BIND", "PORT")
 NODE_ENV: Final = ("NODE", "SUPERLINK", "RUNTIME_PORT")
 
