@@ -6,6 +6,8 @@
     ├── SealError        (ValueError)    refuse the envelope, evidence or signature; its sender must repair it
     ├── AggregationError (RuntimeError)  reject the round; the encoder stays as it was
     ├── PrivacyError     (RuntimeError)  stop training: the budget is spent or the mechanism is unsound
+    ├── TaskError        (ValueError)    correct the task: its model, loss or data break what training relies on
+    ├── SetupError       (RuntimeError)  correct the machine: install the package, free the space, unset the variable
     └── CheckpointError  (RuntimeError)  use another folder, or resume from the last whole checkpoint
 
 Every message names the thing, its value and what was expected.
@@ -34,6 +36,14 @@ class AggregationError(NervError, RuntimeError):
 
 class PrivacyError(NervError, RuntimeError):
     """A privacy budget is spent, or a step would not satisfy its guarantee."""
+
+
+class TaskError(NervError, ValueError):
+    """Raised when a task's own code fails, or breaks a property that training or its privacy guarantee relies on."""
+
+
+class SetupError(NervError, RuntimeError):
+    """Raised when the machine lacks what a setting needs: a package, a device, disk space, a cluster."""
 
 
 class CheckpointError(NervError, RuntimeError):

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 SHIPPED = ("nerv_fl", "datagen", "simulations")
 EVERYTHING = (*SHIPPED, "tests", "benchmarks")
-MAX_LINES = 300
+MAX_LINES = 500
 NUMPY_GENERATORS = "BitGenerator|Generator|MT19937|PCG64|PCG64DXSM|Philox|SFC64|SeedSequence|default_rng"
 TORCH_DRAWS = "bernoulli|multinomial|normal|rand|randint|randn|randperm"
 
