@@ -23,6 +23,7 @@ from nerv_fl.strategy.birth import prepare_identity
 from nerv_fl.strategy.identity import own_code_hash
 from simulations.adversaries import assign_roles
 from simulations.bootstrap import given_weights, provenance, require_begun_with
+from simulations.recipes import recipe_names
 from simulations.setups.known import setup_of
 from simulations.setups.setup import PUBLIC
 
@@ -46,15 +47,6 @@ LIBRARIES: Final = ("torch", "flwr", "ray", "opacus", "shap", "numpy", "scipy", 
 
 def silent(_stage: str, _done: int, _of: int, _note: str) -> None:
     """Show nothing."""
-
-
-def recipe_names() -> list[str]:
-    """Return the names of the recipes that are shipped."""
-    return sorted(
-        item.name.removesuffix(".toml")
-        for item in files("simulations.recipes").iterdir()
-        if item.name.endswith(".toml")
-    )
 
 
 def load_recipe(recipe: str, *, overrides: Iterable[str] = ()) -> RunConfig:

@@ -197,7 +197,9 @@ def test_constraints_pin_every_dependency_within_its_bounds(pyproject: dict[str,
     )
 
 
-@pytest.mark.parametrize("name", ["torch", "flwr", "opacus", "shap", "cryptography", "numpy", "ray", "typer", "rich"])
+@pytest.mark.parametrize(
+    "name", ["torch", "flwr", "opacus", "shap", "cryptography", "numpy", "ray", "typer", "click", "rich"]
+)
 def test_tested_versions_are_the_pinned_ones(name: str) -> None:
     assert f"{name}=={version(name).partition('+')[0]}\n" in (ROOT / "constraints.txt").read_text()
 

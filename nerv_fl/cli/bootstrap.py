@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from nerv_fl.cli.completion import complete_setting
 from nerv_fl.cli.live import RunDisplay
 
 if TYPE_CHECKING:
@@ -20,7 +21,12 @@ bootstrap_app = typer.Typer(no_args_is_help=True, help="Pretrain centrally on pu
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, such as bootstrap.steps=50. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a setting, such as bootstrap.steps=50. Repeatable.",
+        autocompletion=complete_setting,
+    ),
 ]
 Data = Annotated[Path, typer.Option(help="Ledger file of the genesis profile.")]
 Preset = Annotated[str, typer.Option(help="quickstart, small, tee, base or whitepaper.")]

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from nerv_fl.cli.completion import complete_recipe, complete_setting
+
 deploy_app = typer.Typer(no_args_is_help=True, help="Run a federation on machines of its own.")
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the deployment.")]
@@ -18,9 +20,14 @@ def init(
     nodes: Annotated[int, typer.Option(min=1, help="Nodes, each on a machine of its own.")] = 3,
     host: Annotated[str, typer.Option(help="Name or address under which nodes reach the server.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the SuperLink.")] = 9092,
-    recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or the path of a TOML file.")] = "deployment",
+    recipe: Annotated[
+        str, typer.Option(help="Name of a shipped recipe, or the path of a TOML file.", autocompletion=complete_recipe)
+    ] = "deployment",
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a setting. Repeatable.", autocompletion=complete_setting
+        ),
     ] = None,
 ) -> None:
     """Make a folder for each machine: certificates, keys, settings, data and start scripts.

@@ -4,18 +4,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from nerv_fl.cli.watch import Glance, RoundWatch, Watching
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import ConfigError
 from nerv_fl.ledger import NANO_PER_NERV
 from nerv_fl.records import RewardRow, RoundRecord
+
+if TYPE_CHECKING:
+    from nerv_fl.cli.watch import Glance, RoundWatch, Watching
 
 NODES: Final = "nodes"
 ROUNDS: Final = "rounds"
@@ -89,7 +91,7 @@ class RunDisplay:
         task = self._task(name, total=total)
         self._progress.update(task, completed=done, total=total, note=note, visible=done < total)
 
-    def watching(self, nodes: Path, *, run: str, rounds_done: int) -> Watching:
+    def watching(self, nodes: Path, *, run: str, rounds_done: int) -> "Watching":
         """Return the context in which the running round is shown: its nodes, their rate, actors at work, time left.
 
         Args:
@@ -97,13 +99,16 @@ class RunDisplay:
             run: Name of the run.
             rounds_done: Rounds finished before.
         """
+        # torch and Flower come with it: `--help` of every command would wait seconds for them.
+        from nerv_fl.cli.watch import RoundWatch, Watching  # noqa: PLC0415
+
         if self._config is None:
             raise ConfigError("the display knows no settings, expected those of the run that is watched")
         self._watch = RoundWatch(nodes, self._config, run=run, rounds_done=rounds_done)
         self._rounds(rounds_done, left_s=None)
         return Watching(self._watch, self.glance)
 
-    def glance(self, seen: Glance) -> None:
+    def glance(self, seen: "Glance") -> None:
         """Show the running round."""
         config = self._config
         actors = f" of {config.simulation.actors}" if config else ""

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from nerv_fl.cli.bootstrap import bootstrap_app
+from nerv_fl.cli.completion import complete_recipe, complete_setting
 from nerv_fl.cli.datagen import datagen_app
 from nerv_fl.cli.deploy import deploy_app
 from nerv_fl.cli.export import export
@@ -27,7 +29,6 @@ from nerv_fl.logs import start_logs
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="""Federated learning of the NERV encoder: simulate it, read its reports, check its certificates.
 
@@ -56,19 +57,41 @@ LogFile = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, such as federation.num_nodes=50. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a setting, such as federation.num_nodes=50. Repeatable.",
+        autocompletion=complete_setting,
+    ),
 ]
 
 
+def print_version(wanted: bool) -> None:
+    """Print the version and end, if wanted."""
+    if wanted:
+        print(f"nerv-fl {version('nerv-fl')}")
+        raise typer.Exit
+
+
 @app.callback()
-def logs(log_format: LogFormat = "text", log_level: LogLevel = "warning", log_file: LogFile = None) -> None:
-    """Say what is logged, and where."""
+def logs(
+    log_format: LogFormat = "text",
+    log_level: LogLevel = "warning",
+    log_file: LogFile = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Configure logging for the command that follows."""
     start_logs(form=log_format, level=log_level, file=log_file)
 
 
 @app.command()
 def simulate(
-    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or the path of a TOML file.")] = "quickstart",
+    recipe: Annotated[
+        str,
+        typer.Argument(help="Name of a shipped recipe, or the path of a TOML file.", autocompletion=complete_recipe),
+    ] = "quickstart",
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/RECIPE if left out.")] = None,
     overrides: Overrides = None,
     dp_engine: Annotated[

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nerv_fl.cli.completion import complete_recipe, complete_setting
 from nerv_fl.cli.live import RunDisplay
 
 if TYPE_CHECKING:
@@ -16,15 +17,28 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or the path of a TOML file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="Name of a shipped recipe, or the path of a TOML file.", autocompletion=complete_recipe),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the sweep.")],
     over: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE,...", help="Values to try, such as training.local_steps=1,2,4. Repeatable."),
+        typer.Option(
+            metavar="KEY=VALUE,...",
+            help="Values to try, such as training.local_steps=1,2,4. Repeatable.",
+            autocompletion=complete_setting,
+        ),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of every combination.")] = "7,8",
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a setting of the recipe. Repeatable.",
+            autocompletion=complete_setting,
+        ),
     ] = None,
     epsilon: Annotated[
         float | None, typer.Option(help="What no point should exceed; what the recipe spends if left out.")

@@ -9,7 +9,8 @@ from nerv_fl.errors import CheckpointError, ConfigError, SealError
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.store import LedgerFile
 from simulations.engine import LOST_ACTOR, backend_config, host_settings
-from simulations.prepare import FREE_TO_CHANGE, load_recipe, open_folder, prepare, recipe_names
+from simulations.prepare import FREE_TO_CHANGE, load_recipe, open_folder, prepare
+from simulations.recipes import recipe_names
 from tests.federation.tiny_run import bootstrap_hash, change_settings, copy_run, tiny_config
 
 # --- Recipes ----------------------------------------------------------------------------------------------------------
