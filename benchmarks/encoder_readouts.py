@@ -26,6 +26,7 @@ from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.bootstrap.pretrain import pretrain
 from nerv_fl.bootstrap.public import PublicData
 from nerv_fl.config import Flat, RunConfig, build
+from nerv_fl.epsilon import format_epsilon
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.evaluate import EncoderMeasures, measure_samples, measure_v_alone, summarise
 from nerv_fl.models.homomorphism import float_errors, integer_mismatches
@@ -101,7 +102,11 @@ def print_preset(folder: Path, asked: str) -> None:
             [int8_row(item, pool) for item in encoders["balance"]],
         )
         for item in encoders["balance"] + encoders["mean"]:
-            epsilon = "" if item.epsilon is None else f", epsilon {item.epsilon:.2f} at delta 1e-05 per step record"
+            epsilon = (
+                ""
+                if item.epsilon is None
+                else f", epsilon {format_epsilon(item.epsilon)} at delta 1e-05 per step record"
+            )
             print(f"\n{item.encoder.readout}, {item.training}: {item.seconds:.0f} s{epsilon}", end="")
         print(f"\n\n{bfloat16_line(encoders['balance'][0], pool)}", end="")
         print("\n" + "\n".join(bound_line(item, pool) for item in encoders["balance"]) + "\n")

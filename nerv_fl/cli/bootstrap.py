@@ -10,6 +10,7 @@ from rich.console import Console
 
 from nerv_fl.cli.completion import complete_setting
 from nerv_fl.cli.live import RunDisplay
+from nerv_fl.epsilon import format_epsilon
 
 if TYPE_CHECKING:
     from nerv_fl.bootstrap.pretrain import BootstrapResult
@@ -122,7 +123,7 @@ def _print_result(result: "BootstrapResult", config: "RunConfig") -> None:
     )
     if result.epsilon is not None:
         unit = f"delta {config.privacy.delta:g} per step record, Poisson sampling, sigma {config.privacy.sigma}"
-        print(f"epsilon {result.epsilon:.2f} at {unit}")
+        print(f"epsilon {format_epsilon(result.epsilon)} at {unit}")
     if result.stopped:
         Console(stderr=True, soft_wrap=True).print(f"stopped: {result.stopped}", highlight=False)
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from nerv_fl.epsilon import format_epsilon
+
 if TYPE_CHECKING:
     from nerv_fl.bootstrap.forecast_fit import Evaluation
 
@@ -53,4 +55,5 @@ def forecaster(
     print("\n".join(report_lines(result)))
     if result.epsilon is not None:
         mechanism = f"Poisson sampling, sigma {settings.privacy.sigma}"
-        print(f"epsilon {result.epsilon:.2f} at delta {settings.privacy.delta:g} per window, {mechanism}")
+        spent = f"epsilon {format_epsilon(result.epsilon)} at delta {settings.privacy.delta:g} per window"
+        print(f"{spent}, {mechanism}")

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID,
 from rich.text import Text
 
 from nerv_fl.config import RunConfig
+from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import ConfigError
 from nerv_fl.ledger import NANO_PER_NERV
 from nerv_fl.records import RewardRow, RoundRecord
@@ -199,7 +200,7 @@ def _change(first: RoundRecord, last: RoundRecord) -> str:
 
 def _line(record: RoundRecord, rows: Sequence[RewardRow]) -> str:
     """Return a round's line of figures in 80 columns, its verdict coloured; a rejection's reason follows below."""
-    epsilon = f"{record.epsilon.max:.2f}" if record.epsilon else "-"
+    epsilon = format_epsilon(record.epsilon.max) if record.epsilon else "-"
     drift = f"{record.drift.mean:.2e}" if record.drift else "-"
     masked = f"{record.masked_ce.value:.3f}" if record.masked_ce else "-"
     verdict, colour = "bootstrap", "dim"

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from nerv_fl.cli.completion import complete_recipe, complete_setting
 from nerv_fl.cli.live import RunDisplay
+from nerv_fl.epsilon import format_epsilon
 
 if TYPE_CHECKING:
     from simulations.sweep import Outcome, Sweep
@@ -91,7 +92,7 @@ def _line(outcome: "Outcome") -> str:
     return (
         f"{outcome.label}, seed {outcome.seed}: {outcome.accepted} of {outcome.rounds} rounds accepted, masked "
         f"cross-entropy {outcome.masked_ce:.4f}, {100 * outcome.gap_closed:.1f} % of the gap closed, "
-        f"epsilon {outcome.epsilon:.2f}"
+        f"epsilon {format_epsilon(outcome.epsilon)}"
     )
 
 
@@ -103,7 +104,8 @@ def _print(found: "Sweep") -> None:
         table.add_row(*row)
     Console().print(table)
     first = found.outcomes[0]
+    limit = format_epsilon(found.epsilon)
     print(
-        f"epsilon at delta {first.delta:g} per {first.unit}, Poisson sampling; '!': above {found.epsilon:.2f}\n"
+        f"epsilon at delta {first.delta:g} per {first.unit}, Poisson sampling; '!': above {limit}\n"
         f"{found.root / 'sweep.md'}"
     )

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from nerv_fl.client.privacy import Mechanism, epsilon_of
 from nerv_fl.config import PrivacyConfig
+from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import PrivacyError, SealError
 from nerv_fl.files import write_atomically
 from nerv_fl.sealing import SigningKey
@@ -95,11 +96,12 @@ class SpendingLedger:
 
     def _check_budget(self, round_number: int, *, num_steps: int) -> None:
         epsilon = epsilon_of(self._mechanism, self.num_steps + num_steps, delta=self._privacy.delta)
-        if epsilon > self._privacy.max_epsilon:
+        limit, mechanism = self._privacy.max_epsilon, self._mechanism
+        if epsilon > limit:
             raise PrivacyError(
-                f"epsilon after round {round_number} would be {epsilon:.3f} at delta {self._privacy.delta:g} "
-                f"per {self._mechanism.unit} (Poisson sampling at {self._mechanism.sampling_rate:g}), "
-                f"expected at most {self._privacy.max_epsilon:g}"
+                f"epsilon after round {round_number} would be {format_epsilon(epsilon, digits=3)} at delta "
+                f"{self._privacy.delta:g} per {mechanism.unit} (Poisson sampling at {mechanism.sampling_rate:g}), "
+                f"expected at most {limit:g}"
             )
 
 

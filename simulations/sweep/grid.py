@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 
 from nerv_fl.client.privacy import Mechanism, epsilon_of
 from nerv_fl.config import Flat, RunConfig, as_table, build, flatten, parse_overrides
+from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import ConfigError
 from nerv_fl.strategy.draw import most_rounds
 
@@ -124,8 +125,8 @@ def keep_to(config: RunConfig, limit: float) -> RunConfig:
         few, many = many, 2 * many
         if many > MAX_CHAINS:
             raise ConfigError(
-                f"epsilon of {config.training.local_steps} local steps is above {limit:g} with {MAX_CHAINS} chains a "
-                "node, expected fewer steps or rounds"
+                f"epsilon of {config.training.local_steps} local steps is above {format_epsilon(limit)} with "
+                f"{MAX_CHAINS} chains a node, expected fewer steps or rounds"
             )
     while many - few > max(1, few // 64):
         middle = (few + many) // 2

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from nerv_fl.config import RunConfig, as_table, build, flatten
+from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import CheckpointError, ConfigError
 from nerv_fl.files import write_atomically
 from nerv_fl.server.folder import RunFolder
@@ -125,8 +126,9 @@ def _claim(root: Path, points: Sequence[Point], *, resume: bool) -> None:
 def _write(root: Path, outcomes: Sequence[Outcome], *, limit: float, base: RunConfig) -> None:
     settings = settings_of(outcomes, epsilon=limit)
     title = (
-        f"{base.name}: {base.federation.num_rounds} rounds, epsilon <= {limit:.2f} at delta {base.privacy.delta:g} per "
-        f"{base.privacy_unit}, Poisson sampling, sigma {base.privacy.sigma}; valuation {base.valuation.method}"
+        f"{base.name}: {base.federation.num_rounds} rounds, epsilon <= {format_epsilon(limit)} at delta "
+        f"{base.privacy.delta:g} per {base.privacy_unit}, Poisson sampling, "
+        f"sigma {base.privacy.sigma}; valuation {base.valuation.method}"
     )
     facts: dict[str, object] = {"epsilon": limit, "base": as_table(base)}
     write_atomically(root / "sweep.csv", to_csv(outcomes).encode())

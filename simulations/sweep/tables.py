@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 
+from nerv_fl.epsilon import format_epsilon
 from simulations.sweep.results import Interval, Outcome, Setting
 
 COLUMNS = ("setting", "epsilon", "accepted", "masked CE", "gap closed", "of central", "loss difference", "rel. drift")
@@ -34,7 +35,7 @@ def rows_of(settings: Sequence[Setting]) -> list[tuple[str, ...]]:
     return [
         (
             setting.label,
-            f"{setting.epsilon:.2f}" + (" !" if setting.over_limit else ""),
+            format_epsilon(setting.epsilon) + (" !" if setting.over_limit else ""),
             _cell(setting.accepted, 1),
             _cell(setting.masked_ce, 3),
             _percent(setting.gap_closed),

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.bootstrap.resume import checkpoint_path
 from nerv_fl.cli.main import app
+from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import CheckpointError, DataError
 
 RUNNER = CliRunner()
@@ -94,7 +95,10 @@ def test_private_pretraining_states_its_epsilon(genesis: Path, tmp_path: Path) -
     assert stated["best_step"] >= 0
     assert stated["epsilon"] > 0
     text = invoke("bootstrap", "encoder", *options)
-    assert f"epsilon {stated['epsilon']:.2f} at delta 1e-05 per step record, Poisson sampling, sigma 0.5" in text
+    assert (
+        f"epsilon {format_epsilon(stated['epsilon'])} at delta 1e-05 per step record, Poisson sampling, sigma 0.5"
+        in text
+    )
 
 
 def test_bootstrap_on_data_of_another_account_number(genesis: Path, tmp_path: Path) -> None:

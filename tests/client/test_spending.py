@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from nerv_fl.client.privacy import Mechanism, epsilon_of
 from nerv_fl.client.spending import SpendingLedger
 from nerv_fl.config import PrivacyConfig
+from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import PrivacyError
 from nerv_fl.sealing import SigningKey
 
@@ -82,7 +83,7 @@ def test_budget_is_kept_and_a_refused_round_leaves_no_trace(account: Account) ->
     ledger.spend("demo", 1, num_steps=200)
     written = account.path.read_bytes()
     message = (
-        f"epsilon after round 2 would be {epsilon_of(mechanism(0.01), 2200, delta=DELTA):.3f} "
+        f"epsilon after round 2 would be {format_epsilon(epsilon_of(mechanism(0.01), 2200, delta=DELTA), digits=3)} "
         "at delta 1e-05 per step record (Poisson sampling at 0.01), expected at most 8"
     )
     with pytest.raises(PrivacyError, match=f"^{re.escape(message)}$"):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from nerv_fl.epsilon import format_epsilon
 from nerv_fl.models.export.manifest import MANIFEST_FILE, TOLERANCE
 from nerv_fl.models.export.measures import Measure, pick_measures
 
@@ -128,14 +129,16 @@ def _privacy(kind: str, manifest: Mapping[str, Any]) -> str:
     spent = manifest["metrics"].get("round", {}).get("epsilon")
     if kind == "encoder" and isinstance(spent, Mapping):
         return (
-            f"Trained federatedly: epsilon {spent['max']:.2f} at most of any node, at delta {spent['delta']:g} per "
-            "step record, Poisson sampling, sigma 0.5. A simulated run's noise is seeded: epsilon describes deployment."
+            f"Trained federatedly: epsilon {format_epsilon(spent['max'])} at most of any node, at delta "
+            f"{spent['delta']:g} per step record, Poisson sampling, sigma 0.5. "
+            "A simulated run's noise is seeded: epsilon describes deployment."
         )
     facts = manifest["facts"]
     if facts.get("epsilon") is not None:
         delta = f"delta {facts['delta']:g}" if facts.get("delta") else "a delta that its file does not state"
         unit = "window" if kind == "forecaster" else "step record"
-        return f"Trained by DP-SGD: epsilon {facts['epsilon']:.2f} at {delta} per {unit}, Poisson sampling, sigma 0.5."
+        spent_text = f"epsilon {format_epsilon(facts['epsilon'])} at {delta} per {unit}"
+        return f"Trained by DP-SGD: {spent_text}, Poisson sampling, sigma 0.5."
     if "epsilon" in facts or kind == "predictor":
         return "Trained centrally on simulated data, without differential privacy."
     return "Its file says nothing of differential privacy."

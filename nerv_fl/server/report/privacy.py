@@ -1,6 +1,7 @@
 """What was spent, of which unit, and what that protects."""
 
 from nerv_fl.config import RunConfig
+from nerv_fl.epsilon import format_epsilon
 from nerv_fl.server.report.charts import Chart, Rule, Series, line_chart
 from nerv_fl.server.report.layout import figure, section, strong
 from nerv_fl.server.report.load import Run
@@ -75,7 +76,7 @@ def _chart(run: Run) -> Html:
         rules=[Rule(name="budget", style="bound", value=budget, text=short(budget))] if budget < float("inf") else [],
         bands={number: (item.min, item.max) for number, item in spent.items()},
         zero=True,
-        format=lambda value: short(value, digits=2),
+        format=format_epsilon,
     )
     note = join("Epsilon at ", mechanism(run.config), ", by node: min, median and max.")
     return figure("Epsilon spent so far", line_chart(chart), unit="over all nodes", note=note)

@@ -1,5 +1,6 @@
 """The head of the page: what came out, in one sentence, one strip of rounds and a few tiles."""
 
+from nerv_fl.epsilon import format_epsilon
 from nerv_fl.records import FinalPool
 from nerv_fl.server.report.bars import Interval, interval_chart
 from nerv_fl.server.report.layout import chip, strong
@@ -94,7 +95,7 @@ def _verdict(run: Run) -> Html:
 
 def _epsilon(run: Run) -> str:
     spent = [record.epsilon.max for record in run.rounds if record.epsilon is not None]
-    return short(max(spent), digits=2) if spent else short(None)
+    return format_epsilon(max(spent)) if spent else short(None)
 
 
 def _strip(run: Run) -> Html | None:

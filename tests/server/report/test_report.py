@@ -101,7 +101,7 @@ def test_no_number_has_more_digits_than_a_reader_wants(page: str) -> None:
 def test_the_verdict_says_what_came_out(page: str) -> None:
     text = words(page)
 
-    assert "17 of 20 rounds accepted; loss 3.760 → 3.729; drift 8.8e-4 → 2.9e-4; epsilon max 6.2 at delta 1e-5" in text
+    assert "17 of 20 rounds accepted; loss 3.760 → 3.729; drift 8.8e-4 → 2.9e-4; epsilon max 6.18 at delta 1e-5" in text
     assert "unit: one step record; Poisson sampling, q = 0.0156; sigma 0.5, clip 1" in text
     assert "complete: 20 rounds" in text
 
@@ -170,7 +170,7 @@ def test_a_run_without_a_budget_draws_none(tmp_path: Path) -> None:
     unlimited = replace(run.config, privacy=PrivacyConfig(max_epsilon=float("inf")))
 
     text = words(page_of(replace(run, config=unlimited), tmp_path))
-    assert "epsilon max 3.6" in text
+    assert "epsilon max 3.59" in text
     assert "budget inf" not in text
 
 

@@ -72,5 +72,7 @@ def test_data_that_is_swept_over_is_left_alone() -> None:
 
 def test_an_epsilon_out_of_reach_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simulations.sweep.grid.MAX_CHAINS", 600)
-    with pytest.raises(ConfigError, match="epsilon of 4 local steps is above 1 with 600 chains a node, expected fewer"):
+    with pytest.raises(
+        ConfigError, match=r"epsilon of 4 local steps is above 1\.00 with 600 chains a node, expected fewer"
+    ):
         plan(BASE, {"training.local_steps": [4]}, seeds=[7], epsilon=1.0)
