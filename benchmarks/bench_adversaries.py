@@ -19,7 +19,7 @@ from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.report.load import Run, load_run
 from simulations.adversaries import ATTACKS
 from simulations.engine import run
-from simulations.prepare import load_recipe, open_folder, prepare
+from simulations.prepare import begin_or_resume, load_recipe, prepare
 
 NUM_NODES = 40
 GROUP_SIZE = 4
@@ -79,7 +79,7 @@ def _run(config: RunConfig, parent: Path, name: str) -> Run:
     shared = _prepared(config, parent)
     folder = parent / name
     if not _is_finished(folder):
-        opened = open_folder(folder, config, resume=True)
+        opened = begin_or_resume(folder, config)
         for path in ("data", "bootstrap.safetensors"):
             if not (folder / path).exists():
                 (folder / path).symlink_to(shared.root / path)
@@ -94,7 +94,7 @@ def _is_finished(folder: Path) -> bool:
 
 def _prepared(config: RunConfig, parent: Path) -> RunFolder:
     honest = replace(config, adversaries=AdversariesConfig(), gate=replace(config.gate, enforce=True))
-    folder = open_folder(parent / "prepared", honest, resume=True)
+    folder = begin_or_resume(parent / "prepared", honest)
     prepare(folder)
     return folder
 

@@ -44,7 +44,7 @@ from nerv_fl.strategy.shapley import Control, MeanControl, QuadraticControl, est
 from nerv_fl.strategy.shapley.exact import all_coalitions, enumerate_values
 from nerv_fl.strategy.step import take_step
 from simulations.engine import host_settings
-from simulations.prepare import load_recipe, open_folder, prepare
+from simulations.prepare import begin_or_resume, load_recipe, prepare
 
 NUM_NODES = 10
 BUDGETS = (100, 400)
@@ -188,7 +188,7 @@ class Outputs(nn.Module):
 def make_games(root: Path) -> dict[str, tuple[RoundGame, Pools, float]]:
     """Train one round, open it with the run's own mock enclave and return both games with their pools and f."""
     config = load_recipe("quickstart", overrides=SETTINGS)
-    folder = open_folder(root / "run", config, resume=True)
+    folder = begin_or_resume(root / "run", config)
     prepare(folder)
     encoder = Encoder(get_preset(config.model.preset))
     floor = float(str(load_encoder(folder.bootstrap_path, encoder)["movement_floor"]))

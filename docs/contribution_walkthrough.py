@@ -35,7 +35,7 @@ from nerv_fl.strategy.screening import examiner
 from nerv_fl.strategy.shapley import ShapleyResult, estimate
 from nerv_fl.strategy.step import take_step
 from simulations.engine import host_settings
-from simulations.prepare import load_recipe, open_folder, prepare
+from simulations.prepare import begin_or_resume, load_recipe, prepare
 
 NUM_NODES = 8
 MILLI = 1000.0
@@ -45,7 +45,7 @@ SETTINGS = ("federation.num_nodes=8", "federation.cohort_size=8", "data.samples_
 root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp(prefix="walkthrough-"))
 pictures = root / "pictures"
 config = load_recipe("quickstart", overrides=SETTINGS)
-folder = open_folder(root / "run", config, resume=True)
+folder = begin_or_resume(root / "run", config)
 prepare(folder)
 pictures.mkdir(exist_ok=True)
 

@@ -11,7 +11,7 @@ from nerv_fl.errors import NervError
 from nerv_fl.records import RewardRow, RoundRecord
 from nerv_fl.server.stopping import GracefulStop
 from simulations.engine import run
-from simulations.prepare import load_recipe, open_folder, prepare
+from simulations.prepare import claimed_folder, load_recipe, prepare
 
 
 def print_round(record: RoundRecord, _rows: Sequence[RewardRow]) -> None:
@@ -30,11 +30,12 @@ def main() -> int:
     options = parser.parse_args()
     try:
         config = load_recipe(options.recipe, overrides=options.overrides)
-        folder = open_folder(options.out or Path("runs") / config.name, config, resume=options.resume)
-        prepare(folder)
-        stop = GracefulStop(print_round, say=partial(print, file=sys.stderr, flush=True))
-        stop.listen()
-        run(folder, ray=options.ray, on_round=stop.on_round)
+        out = options.out or Path("runs") / config.name
+        with claimed_folder(out, config, resume=options.resume) as folder:
+            prepare(folder)
+            stop = GracefulStop(print_round, say=partial(print, file=sys.stderr, flush=True))
+            stop.listen()
+            run(folder, ray=options.ray, on_round=stop.on_round)
     except NervError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

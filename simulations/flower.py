@@ -12,16 +12,26 @@ from flwr.app import Context
 from nerv_fl.client.app import build_client_app
 from nerv_fl.client.host import HostSettings
 from nerv_fl.errors import ConfigError
+from nerv_fl.locks import hold
 from nerv_fl.server.app import build_server_app
 from nerv_fl.server.folder import RunFolder
 from simulations.engine import host_settings
-from simulations.prepare import load_recipe, open_folder, prepare
+from simulations.prepare import begin_or_resume, holds_run, load_recipe, prepare, require_claimable
 
 
 def load_folder(context: Context) -> RunFolder:
-    """Open or begin the run that Flower's run config names, and prepare it."""
+    """Open or begin the run that Flower's run config names, and prepare it; its lock is held until this process ends.
+
+    Raises:
+        CheckpointError: If the folder holds something else, or another process writes there.
+        ConfigError: If `out` is not absolute, or a setting is wrong or differs from the run's.
+    """
     config = load_recipe(str(context.run_config["recipe"]), overrides=str(context.run_config["set"]).split())
-    folder = open_folder(_out(context), config, resume=True)
+    out = _out(context)
+    require_claimable(out, config, resume=holds_run(out))
+    out.mkdir(parents=True, exist_ok=True)
+    hold(RunFolder(out.resolve()).lock, written=out)
+    folder = begin_or_resume(out, config)
     prepare(folder)
     return folder
 

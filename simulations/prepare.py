@@ -6,8 +6,9 @@ Each step leaves a whole file or none, so a preparation that was killed goes on 
 import platform
 import secrets
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -18,6 +19,7 @@ from nerv_fl.client.node import register
 from nerv_fl.config import RunConfig, as_table, flatten, read_recipe
 from nerv_fl.errors import CheckpointError, ConfigError
 from nerv_fl.files import write_atomically
+from nerv_fl.locks import LOCK_FILE
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.strategy.birth import prepare_identity
 from nerv_fl.strategy.identity import own_code_hash
@@ -66,24 +68,67 @@ def load_recipe(recipe: str, *, overrides: Iterable[str] = ()) -> RunConfig:
     return read_recipe(Path(recipe), overrides=overrides)
 
 
-def open_folder(out: Path, config: RunConfig, *, resume: bool) -> RunFolder:
-    """Claim a new run folder, or open one to resume it.
+@contextmanager
+def claimed_folder(out: Path, config: RunConfig, *, resume: bool) -> Iterator[RunFolder]:
+    """Give a run folder that no other process writes until the context ends; see `open_folder`.
 
     Raises:
-        CheckpointError: If the folder holds a run and `resume` is false, or holds something else.
+        CheckpointError: As `open_folder`, or if another process writes there, naming it.
+        ConfigError: As `open_folder`.
+    """
+    # Before anything is made: a folder that is refused stays as it was.
+    require_claimable(out, config, resume=resume)
+    folder = RunFolder(out.resolve())
+    folder.root.mkdir(parents=True, exist_ok=True)
+    with folder.exclusive():
+        yield open_folder(out, config, resume=resume)
+
+
+def open_folder(out: Path, config: RunConfig, *, resume: bool) -> RunFolder:
+    """Begin a run in a new folder, or open one to resume it.
+
+    Raises:
+        CheckpointError: If the folder holds a run and `resume` is false, holds none and `resume` is true, or holds
+            something else.
         ConfigError: If the resumed run's settings differ in what results depend on.
     """
+    require_claimable(out, config, resume=resume)
     folder = RunFolder(out.resolve())
-    if not folder.config_path.exists():
-        if out.exists() and any(out.iterdir()):
-            raise CheckpointError(f"{out} is not empty and holds no run, expected an empty or a new folder")
-        folder.write_config(config)
-        return folder
-    if not resume:
-        raise CheckpointError(f"{out} holds a run, expected a new folder, or --resume to go on with it")
-    _require_same(folder.config, config, out=out)
     folder.write_config(config)
     return RunFolder(out.resolve())
+
+
+def begin_or_resume(out: Path, config: RunConfig) -> RunFolder:
+    """Open the run in a folder, or begin one if the folder is new or empty.
+
+    Raises:
+        CheckpointError: If the folder holds something else.
+        ConfigError: As `open_folder`.
+    """
+    return open_folder(out, config, resume=holds_run(out))
+
+
+def holds_run(out: Path) -> bool:
+    """Return whether a run was begun in a folder."""
+    return RunFolder(out).config_path.exists()
+
+
+def require_claimable(out: Path, config: RunConfig, *, resume: bool) -> None:
+    """Raise what `open_folder` would, and change nothing.
+
+    Raises:
+        CheckpointError: As `open_folder`.
+        ConfigError: As `open_folder`.
+    """
+    if holds_run(out):
+        if not resume:
+            raise CheckpointError(f"{out} holds a run, expected a new folder, or --resume to go on with it")
+        _require_same(RunFolder(out).config, config, out=out)
+    # A process that was killed right after it claimed a new folder leaves the lock file and nothing else.
+    elif out.exists() and any(path.name != LOCK_FILE for path in out.iterdir()):
+        raise CheckpointError(f"{out} is not empty and holds no run, expected an empty or a new folder")
+    elif resume:
+        raise CheckpointError(f"{out} holds no run, expected one to resume: start it without --resume")
 
 
 def prepare(folder: RunFolder, *, progress: Progress = silent) -> None:

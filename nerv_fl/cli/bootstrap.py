@@ -10,6 +10,7 @@ from rich.console import Console
 
 from nerv_fl.cli.completion import complete_setting
 from nerv_fl.cli.live import RunDisplay
+from nerv_fl.cli.writing import writes_output
 from nerv_fl.epsilon import format_epsilon
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ Preset = Annotated[str, typer.Option(help="quickstart, small, tee, base or white
 
 
 @bootstrap_app.command("encoder")
+@writes_output
 def encoder(
     data: Data,
     out: Annotated[Path, typer.Option(help="Safetensors file to write.")],
@@ -54,9 +56,13 @@ def encoder(
     --set bootstrap.precision=bfloat16.
     """
     from nerv_fl.bootstrap.pretrain import pretrain  # noqa: PLC0415 (seconds of imports)
+    from nerv_fl.bootstrap.resume import checkpoint_path  # noqa: PLC0415
     from nerv_fl.bootstrap.workers import Cluster  # noqa: PLC0415
     from nerv_fl.config import build, parse_overrides  # noqa: PLC0415
+    from nerv_fl.errors import CheckpointError  # noqa: PLC0415
 
+    if resume and not out.exists() and not checkpoint_path(out).exists():
+        raise CheckpointError(f"{checkpoint_path(out)} does not exist, expected a checkpoint: start without --resume")
     chosen = {"model.preset": preset, "bootstrap.dp": dp, **parse_overrides(overrides or ())}
     config = build(chosen)
     with RunDisplay(Console(stderr=True), config) as display:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from nerv_fl.checks import one_of
+from nerv_fl.cli.writing import writes_output
 
 datagen_app = typer.Typer(no_args_is_help=True, help="Generate data sets, prove their invariants, publish them.")
 
@@ -32,6 +33,7 @@ Data = Annotated[Path, typer.Argument(help="Data file, folder of parts, or bundl
 
 
 @datagen_app.command("ledger")
+@writes_output
 def ledger(
     out: Annotated[Path, typer.Option(help="HDF5 file to write; with --ray, the folder of parts.")],
     preset: Annotated[
@@ -87,6 +89,7 @@ def ledger(
 
 
 @datagen_app.command("sharding")
+@writes_output
 def sharding(
     out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
     preset: Preset = "sample",
@@ -121,6 +124,7 @@ def sharding(
 
 
 @datagen_app.command("consensus")
+@writes_output
 def consensus(
     out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
     preset: Preset = "sample",
@@ -184,6 +188,7 @@ def inspect(path: Data, as_json: Json = False) -> None:
 
 
 @datagen_app.command("export")
+@writes_output
 def export(
     path: Data,
     out: Annotated[Path, typer.Option(help="HDF5 file (seed) or folder (parquet) to write.")],
@@ -196,6 +201,7 @@ def export(
 
 
 @datagen_app.command("bundle")
+@writes_output
 def bundle(path: Data, out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")]) -> None:
     """Make a folder to publish: data, card, licence and hashes, which `verify` checks on any machine."""
     from datagen.bundle import write_bundle  # noqa: PLC0415

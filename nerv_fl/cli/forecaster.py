@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from nerv_fl.cli.writing import writes_output
 from nerv_fl.epsilon import format_epsilon
 
 if TYPE_CHECKING:
     from nerv_fl.bootstrap.forecast_fit import Evaluation
 
 
+@writes_output
 def forecaster(
     data: Annotated[Path, typer.Option(help="Load file, as `nerv-fl datagen sharding` makes it.")],
     out: Annotated[Path, typer.Option(help="Folder for weights, int8 file, measures and figures.")],

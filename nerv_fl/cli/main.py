@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -112,20 +113,20 @@ def simulate(
     from nerv_fl.server.checkpoint import last_round  # noqa: PLC0415
     from nerv_fl.server.stopping import GracefulStop  # noqa: PLC0415
     from simulations.engine import run  # noqa: PLC0415 (seconds of imports that other commands do not need)
-    from simulations.prepare import load_recipe, open_folder, prepare  # noqa: PLC0415
+    from simulations.prepare import claimed_folder, load_recipe, prepare  # noqa: PLC0415
 
     engine = [f"training.dp_engine={dp_engine}"] if dp_engine else []
     config = load_recipe(recipe, overrides=[*(overrides or ()), *engine])
-    folder = open_folder(out or Path("runs") / config.name, config, resume=resume)
     display = RunDisplay(Console(stderr=True), config)
-    rounds_done = last_round(folder.checkpoint)
-    display.begin(folder.root, rounds_done=rounds_done)
-    stop = GracefulStop(display.round, say=display.say)
-    with display:
-        prepare(folder, progress=display.stage)
-        stop.listen()
-        with display.watching(folder.nodes, run=str(folder.read_manifest()["run"]), rounds_done=rounds_done):
-            run(folder, ray=ray, on_round=stop.on_round)
+    with claimed_folder(out or Path("runs") / config.name, config, resume=resume) as folder:
+        rounds_done = last_round(folder.checkpoint)
+        display.begin(folder.root, rounds_done=rounds_done)
+        stop = GracefulStop(display.round, say=display.say)
+        with display:
+            prepare(folder, progress=display.stage)
+            stop.listen()
+            with display.watching(folder.nodes, run=str(folder.read_manifest()["run"]), rounds_done=rounds_done):
+                run(folder, ray=ray, on_round=stop.on_round)
     rounds = folder.rounds()
     if as_json:
         final = folder.read_manifest().get("final")
@@ -136,10 +137,14 @@ def simulate(
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
-    """Write a run folder's report.html again from its records."""
+    """Write a run folder's report.html again from its records; a run that is under way writes it after every round."""
+    from nerv_fl.server.folder import RunFolder  # noqa: PLC0415
     from nerv_fl.server.report import write_report  # noqa: PLC0415
 
-    print(write_report(folder))
+    run = RunFolder(folder)
+    # A report from records that were read before the run's end must not replace the run's own last one.
+    with run.exclusive() if folder.is_dir() else nullcontext():
+        print(write_report(folder))
 
 
 @app.command()

@@ -10,6 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from nerv_fl.cli.writing import writes_output
+
 ROWS = {
     "agreement": "finalised, honest races",
     "confident": "the same, surest 85 %",
@@ -24,6 +26,7 @@ ROWS = {
 }
 
 
+@writes_output
 def predictor(
     data: Annotated[Path, typer.Option(help="Consensus file.")],
     encoder: Annotated[Path, typer.Option(help="Weights of the encoder whose V makes the deltas.")],

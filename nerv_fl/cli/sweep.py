@@ -11,12 +11,14 @@ from rich.table import Table
 
 from nerv_fl.cli.completion import complete_recipe, complete_setting
 from nerv_fl.cli.live import RunDisplay
+from nerv_fl.cli.writing import writes_output
 from nerv_fl.epsilon import format_epsilon
 
 if TYPE_CHECKING:
     from simulations.sweep import Outcome, Sweep
 
 
+@writes_output
 def sweep(
     recipe: Annotated[
         str,

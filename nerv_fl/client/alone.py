@@ -1,13 +1,12 @@
-"""One process at a time answers for a node: two would each spend what the other does not see."""
+"""The lock on a node's folder: two processes that answer for one node would each spend what the other does not see."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from nerv_fl.errors import PrivacyError
-from nerv_fl.locks import HeldError, lock_file
+from nerv_fl.locks import HeldError, lock_file, unlock_file
 
 LOCK_FILE: Final = "node.lock"
 
@@ -18,7 +17,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     Raises:
         PrivacyError: If another process holds it, naming that process and the file that says so.
-        OSError: If the folder is missing.
+        OSError: If the folder is missing, or its file system has no locks: a deployed node needs one.
     """
     path = folder / LOCK_FILE
     try:
@@ -30,4 +29,4 @@ def alone_in(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        os.close(descriptor)
+        unlock_file(descriptor)

@@ -6,16 +6,19 @@ a node computes depends on it: a cohort's size changes neither its noise nor its
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from nerv_fl.config import RunConfig
 from nerv_fl.deploy.layout import SERVER_ENV, Deployment, NodeMachine, read_env
-from nerv_fl.deploy.lock import held
 from nerv_fl.deploy.node_machine import PRIVATE, make_node
 from nerv_fl.errors import ConfigError
 from nerv_fl.folders import copy_file, staged_folder
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.roster import Member, active, read_members, write_members
 from nerv_fl.strategy.identity import EVIDENCE_FILE, read_evidence
+
+PATIENCE_S: Final = 10.0
+"""Time that a server gets to end after its run has ended, seconds."""
 
 
 def add_node(deployment: Deployment) -> int:
@@ -32,7 +35,7 @@ def add_node(deployment: Deployment) -> int:
         ConfigError: If the node's folder exists, or a setting forbids a larger federation; nothing is then changed.
     """
     server, run = deployment.server, RunFolder(deployment.server.run)
-    with held(run.lock):
+    with run.exclusive(patience_s=PATIENCE_S):
         config, members = run.config, read_members(run.roster_path)
         number = max(members, default=-1) + 1
         env, machine = read_env(server.env, names=SERVER_ENV), deployment.node(number)
@@ -66,7 +69,7 @@ def remove_node(deployment: Deployment, number: int) -> None:
         ConfigError: If there is no such node, it is the last one, or a setting forbids a smaller federation.
     """
     server, run = deployment.server, RunFolder(deployment.server.run)
-    with held(run.lock):
+    with run.exclusive(patience_s=PATIENCE_S):
         config, members = run.config, read_members(run.roster_path)
         staying = sorted(active(members).keys() - {number})
         if number not in members:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 from flwr.app import Context
 
-from nerv_fl.deploy.lock import hold
 from nerv_fl.deploy.paths import absolute
 from nerv_fl.errors import CheckpointError
+from nerv_fl.locks import hold
 from nerv_fl.logs import start_logs_from_environment
 from nerv_fl.server.app import build_server_app
 from nerv_fl.server.folder import POOLS, RunFolder
@@ -29,7 +29,7 @@ def load_folder(context: Context) -> RunFolder:
     for path in (*needed, *map(folder.data, POOLS), folder.enclave, identity):
         if not path.exists():
             raise CheckpointError(f"{path} does not exist, expected the run folder that `nerv-fl deploy init` made")
-    hold(folder.lock)
+    hold(folder.lock, written=folder.root)
     if identity == vouched_for:
         prepare_identity(folder.enclave, run=str(folder.read_manifest()["run"]), place=folder.config.enclave.place)
     return folder

@@ -12,6 +12,7 @@ off when the run is resumed.
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from nerv_fl.client.host import node_folder
 from nerv_fl.config import RunConfig, read_recipe, to_toml
 from nerv_fl.errors import CheckpointError, DataError
 from nerv_fl.files import write_atomically
+from nerv_fl.locks import LOCK_FILE, exclusive
 from nerv_fl.records import RewardRow, RoundRecord, read_rewards, read_rounds, rewards_to_csv, to_json
 from nerv_fl.sealing import VerifyKey
 from nerv_fl.server.roster import Member, active, read_members, write_members
@@ -83,8 +85,8 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Held by the deployed server that is at work here."""
-        return self.root / ".lock"
+        """Lock file of the process that writes here; see `exclusive`."""
+        return self.root / LOCK_FILE
 
     @property
     def stop(self) -> Path:
@@ -108,6 +110,17 @@ class RunFolder:
     def certificate_path(self, round_number: int) -> Path:
         """Return the path of a round's certificate."""
         return self.root / "certificates" / f"round-{round_number}.json"
+
+    def exclusive(self, *, patience_s: float = 0.0) -> AbstractContextManager[None]:
+        """Return a context in which no other process writes here; readers need none.
+
+        Args:
+            patience_s: Time that another writer gets to end, seconds.
+
+        Raises:
+            CheckpointError: On entry, if another process writes here, naming it.
+        """
+        return exclusive(self.lock, written=self.root, patience_s=patience_s)
 
     def write_config(self, config: RunConfig) -> None:
         """Write the settings; this makes the folder a run's."""

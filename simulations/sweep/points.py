@@ -12,7 +12,7 @@ from typing import Final
 from nerv_fl.config import RunConfig, as_table, flatten
 from nerv_fl.errors import CheckpointError
 from nerv_fl.server.folder import RunFolder
-from simulations.prepare import Progress, open_folder, prepare
+from simulations.prepare import Progress, begin_or_resume, prepare
 from simulations.sweep.grid import Point
 
 DATA_DEPENDS_ON: Final = ("seed", "task", "model.", "data.", "bootstrap.", "federation.num_nodes")
@@ -34,7 +34,7 @@ def share_data(root: Path, point: Point, *, progress: Progress) -> RunFolder:
     folder = shared_folder(root, point.config)
     if "bootstrap" not in folder.read_manifest():
         config = folder.config if folder.config_path.exists() else point.config
-        prepare(open_folder(folder.root, config, resume=True), progress=progress)
+        prepare(begin_or_resume(folder.root, config), progress=progress)
     return folder
 
 
@@ -55,7 +55,7 @@ def run_point(root: Path, point: Point, *, shared: RunFolder) -> RunFolder:
         ConfigError: If its folder holds a run of other settings.
         CheckpointError: If its process ends without a result.
     """
-    folder = open_folder(point_folder(root, point).root, point.config, resume=True)
+    folder = begin_or_resume(point_folder(root, point).root, point.config)
     _link(shared, folder)
     log = folder.root / "run.log"
     command = [sys.executable, "-m", "simulations", str(folder.config_path), "--out", str(folder.root), "--resume"]

@@ -73,7 +73,8 @@ def run_sweep(
         on_outcome: Told of each finished run.
 
     Raises:
-        CheckpointError: If the folder holds a sweep and `resume` is false, or something else, or a run fails.
+        CheckpointError: If the folder holds a sweep and `resume` is false, none and `resume` is true, or something
+            else, or a run fails.
         ConfigError: If the sweep in the folder is another, or the recipe trains no encoder: its measures are compared.
     """
     if base.task != "encoder":
@@ -109,12 +110,14 @@ def _central(shared: RunFolder, point: Point, *, progress: Progress) -> Central:
 
 
 def _claim(root: Path, points: Sequence[Point], *, resume: bool) -> None:
-    """Begin a sweep in a new folder, or find the same one in it."""
+    """Begin a sweep in a new folder, or require that the folder holds the same one."""
     plan_text = json.dumps([[point.folder_name, as_table(point.config)] for point in points], sort_keys=True)
     path = root / PLAN
     if not path.exists():
         if root.exists() and any(root.iterdir()):
             raise CheckpointError(f"{root} is not empty and holds no sweep, expected an empty or a new folder")
+        if resume:
+            raise CheckpointError(f"{root} holds no sweep, expected one to resume: start it without --resume")
         root.mkdir(parents=True, exist_ok=True)
         write_atomically(path, plan_text.encode())
     elif not resume:

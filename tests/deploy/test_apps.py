@@ -1,6 +1,7 @@
 """What a deployed node and the server know, each from its own folder alone."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -130,7 +131,8 @@ def test_a_second_server_in_the_same_folder_is_refused(deployment: Deployment) -
         load_folder(server_context(str(deployment.server.run)))
 
     assert str(caught.value) == (
-        f"{folder.root / '.lock'} is locked, expected no other server: one is at work in this folder"
+        f"{folder.root} is being written by process {os.getpid()}, which holds {folder.lock}, "
+        "expected one writer at a time: wait until it ends, or stop it"
     )
 
 

@@ -10,10 +10,9 @@ from typer.testing import CliRunner
 
 from nerv_fl.cli.main import app
 from nerv_fl.config import as_table, build, flatten
-from nerv_fl.deploy import lock as lock_module
+from nerv_fl.deploy import members
 from nerv_fl.deploy.check import problems_of
 from nerv_fl.deploy.layout import Deployment
-from nerv_fl.deploy.lock import held
 from nerv_fl.deploy.members import add_node, remove_node
 from nerv_fl.deploy.renew import renew
 from nerv_fl.errors import CheckpointError, ConfigError
@@ -91,11 +90,11 @@ def test_a_node_is_made_with_nothing_but_the_servers_folder(deployment: Deployme
 
 
 def test_no_member_changes_while_the_server_is_at_work(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock_module, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(members, "PATIENCE_S", 0.2)
     before = {path: path.read_bytes() for path in deployment.server.root.rglob("*") if path.is_file()}
-    with held(RunFolder(deployment.server.run).lock):
+    with RunFolder(deployment.server.run).exclusive():
         for change in (add_node, lambda it: remove_node(it, 0)):
-            with pytest.raises(CheckpointError, match=r"\.lock is locked, expected no other server"):
+            with pytest.raises(CheckpointError, match=r" is being written by process \d+, "):
                 change(deployment)
 
     lock = RunFolder(deployment.server.run).lock

@@ -9,7 +9,14 @@ from nerv_fl.errors import CheckpointError, ConfigError, SealError
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.store import LedgerFile
 from simulations.engine import LOST_ACTOR, backend_config, host_settings
-from simulations.prepare import FREE_TO_CHANGE, load_recipe, open_folder, prepare
+from simulations.prepare import (
+    FREE_TO_CHANGE,
+    begin_or_resume,
+    claimed_folder,
+    load_recipe,
+    open_folder,
+    prepare,
+)
 from simulations.recipes import recipe_names
 from tests.federation.tiny_run import bootstrap_hash, change_settings, copy_run, tiny_config
 
@@ -73,8 +80,31 @@ def test_an_empty_folder_is_as_good_as_a_new_one(tmp_path: Path) -> None:
     assert open_folder(tmp_path, tiny_config(), resume=False).config_path.exists()
 
 
-def test_resume_of_nothing_begins(tmp_path: Path) -> None:
-    assert open_folder(tmp_path / "run", tiny_config(), resume=True).config_path.exists()
+@pytest.mark.parametrize("kind", ["missing", "empty", "killed before it began"])
+def test_resume_of_nothing_is_refused_and_begins_nothing(kind: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    if kind != "missing":
+        out.mkdir()
+    if kind == "killed before it began":
+        (out / ".lock").write_text("1\n")
+    before = sorted(tmp_path.rglob("*"))
+
+    with pytest.raises(CheckpointError) as caught, claimed_folder(out, tiny_config(), resume=True):
+        pass
+
+    assert str(caught.value) == f"{out} holds no run, expected one to resume: start it without --resume"
+    assert sorted(tmp_path.rglob("*")) == before
+    assert begin_or_resume(out, tiny_config()).config == tiny_config()
+
+
+def test_a_claimed_folder_is_held_until_the_context_ends(tmp_path: Path) -> None:
+    with claimed_folder(tmp_path / "run", tiny_config(), resume=False) as folder:
+        with pytest.raises(CheckpointError, match="is being written by process"), folder.exclusive():
+            pass
+        assert folder.config == tiny_config()
+
+    with claimed_folder(tmp_path / "run", tiny_config(), resume=True) as folder:
+        assert [path.name for path in folder.root.iterdir() if path != folder.lock] == ["config.toml"]
 
 
 @pytest.mark.parametrize("resume", [False, True])
