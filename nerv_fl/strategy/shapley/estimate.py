@@ -20,10 +20,12 @@ import numpy as np
 from nerv_fl.arrays import FloatArray
 from nerv_fl.checks import in_range, one_of
 from nerv_fl.errors import ConfigError
+from nerv_fl.strategy.shapley.audit import MIN_BUDGET as LEAST_OF_AUDIT
 from nerv_fl.strategy.shapley.audit import estimate_audit
 from nerv_fl.strategy.shapley.controls import Control
 from nerv_fl.strategy.shapley.exact import MAX_PLAYERS, MAX_THROUGH_SHAP, estimate_exact
 from nerv_fl.strategy.shapley.game import CountedGame, Game
+from nerv_fl.strategy.shapley.kernel_cv import MIN_BUDGET as LEAST_OF_KERNEL_CV
 from nerv_fl.strategy.shapley.kernel_cv import estimate_kernel_cv
 from nerv_fl.strategy.shapley.permutation import estimate_permutation
 from nerv_fl.strategy.shapley.result import ShapleyResult
@@ -33,6 +35,9 @@ METHODS: Final = ("auto", "exact", "kernel_cv", "permutation", "surrogate", "aud
 
 EVALUATIONS_A_PLAYER: Final = 32
 """The budget, a player, where none is given."""
+
+LEAST_BUDGETS: Final = {"audit": LEAST_OF_AUDIT, "kernel_cv": LEAST_OF_KERNEL_CV}
+"""Evaluations below which a method refuses, where a game of few players has fewer coalitions than that."""
 
 KERNEL_CV_FROM: Final = 10
 """Evaluations a player from which KernelCV is better than a good surrogate."""
@@ -60,8 +65,8 @@ def estimate(
         game: Boolean masks [M, N], a coalition a row, -> float64 [M]; or [M, K], whose mean is the game.
         num_players: N, at least 1.
         method: One of `METHODS`.
-        budget: Most coalitions to evaluate. None: all of them up to 12 players, else 32 N; "permutation" takes what its
-            orders need, at most 2 + permutations (N - 1).
+        budget: Most coalitions to evaluate. None: all of them up to 12 players (or the least that the method accepts,
+            if more), else 32 N; "permutation" takes what its orders need, at most 2 + permutations (N - 1).
         permutations: Orders of "permutation", half of them the reverses of the others.
         controls: Games of known Shapley value that resemble this one, for "kernel_cv" and "audit".
         tolerance: KernelCV stops once every interval's half width is below this part of the largest |phi|; 0 never.
@@ -163,8 +168,8 @@ def _from_surrogate(
 
 
 def _default_budget(num_players: int, *, method: str, permutations: int) -> int:
-    """Return a budget that the method can use, and one evaluation more, which asks again."""
-    every = (1 << num_players) + 1
+    """Return a budget that the method accepts, and one evaluation more to repeat the grand coalition."""
+    every = max(1 << num_players, LEAST_BUDGETS.get(method, 0)) + 1
     if method == "permutation":
         return min(every, 3 + permutations * max(num_players - 1, 1))
     if method == "exact" or num_players <= MAX_THROUGH_SHAP:

@@ -6,6 +6,8 @@ import pytest
 from nerv_fl.arrays import FloatArray
 from nerv_fl.errors import AggregationError, ConfigError
 from nerv_fl.strategy.shapley import LinearControl, MaskArray, estimate
+from nerv_fl.strategy.shapley.estimate import METHODS
+from nerv_fl.strategy.shapley.exact import MAX_PLAYERS
 from tests.strategy.shapley.known_games import GAMES, by_examples, exact_values, make_game
 
 
@@ -154,3 +156,26 @@ def test_without_examples_apart_there_is_no_error_of_a_sample(method: str) -> No
     result = estimate(make_game("airport", 8), 8, method=method, budget=257, permutations=20)
     assert not result.sample_standard_errors.any()
     np.testing.assert_array_equal(result.estimator_standard_errors, result.standard_errors)
+
+
+@pytest.mark.parametrize("num_examples", [None, 3])
+@pytest.mark.parametrize("num_players", [1, 2, 3, 4, 5, 7, 9, 12, 13, 16, 30])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_accepts_the_budget_that_is_the_default(
+    method: str, num_players: int, num_examples: int | None
+) -> None:
+    weights_N = np.arange(1.0, num_players + 1)
+
+    def game(masks_MN: MaskArray) -> FloatArray:
+        values_M = masks_MN @ weights_N
+        return np.asarray(values_M if num_examples is None else np.repeat(values_M[:, None], num_examples, axis=1))
+
+    def value() -> FloatArray:
+        options = {"permutations": 20, "num_examples": num_examples, "surrogate": weights_N}
+        return estimate(game, num_players, method=method, **options).values  # type: ignore[arg-type]
+
+    if method == "exact" and num_players > MAX_PLAYERS:
+        with pytest.raises(ConfigError, match=rf"^num_players is {num_players}, expected 1\.\.{MAX_PLAYERS} "):
+            value()
+    else:
+        assert value().sum() == pytest.approx(weights_N.sum())
