@@ -26,7 +26,7 @@ def new_file(path: Path) -> Iterator[h5py.File]:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         os.fchmod(descriptor, 0o644)
-        with h5py.File(name, "w", libver=("v110", "v110")) as file:
+        with h5py.File(name, "w", libver=("v110", "v110"), locking=False) as file:  # no other process knows the name
             yield file
         os.fsync(descriptor)
         Path(name).replace(path)
