@@ -1,16 +1,14 @@
 """Parts made by the machines of a Ray cluster, which must share the folder that the files go to."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import ray
 
 from datagen.parts import Make, Part
-
-LOCAL: Final = "local"
+from nerv_fl.ray_cluster import start_ray
 
 
 @contextmanager
@@ -24,14 +22,10 @@ def on_ray(make: Make, parts: Sequence[Part], *, address: str) -> Iterator[dict[
 
     Raises:
         NervError: What stopped a part.
-        ConnectionError: If there is no cluster at the address.
+        ConfigError: If there is no cluster at the address.
+        SetupError: If a local one cannot start.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address == LOCAL:
-        ray.init(_node_ip_address="127.0.0.1", include_dashboard=False, log_to_driver=False)
-    else:
-        ray.init(address=address, log_to_driver=False)
+    start_ray(address)
     try:
         remote = ray.remote(num_cpus=1, max_retries=2)(_make)
         yield {part: partial(_finish, remote.remote(make, part)) for part in parts}

@@ -5,11 +5,11 @@ import os
 import warnings
 from typing import Any, Final
 
-from nerv_fl.bootstrap.cluster import LOCAL, LOOPBACK, join
 from nerv_fl.client.app import build_client_app
 from nerv_fl.client.host import HostSettings
 from nerv_fl.client.train import LocalTraining, train_honestly
 from nerv_fl.config import RunConfig
+from nerv_fl.ray_cluster import LOCAL, start_ray
 from nerv_fl.server.app import build_server_app, ignore_round
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.recorder import OnRound
@@ -43,6 +43,7 @@ def run(folder: RunFolder, *, ray: str = LOCAL, on_round: OnRound = ignore_round
 
     Raises:
         ConfigError: If there is no cluster at the address.
+        SetupError: If Ray cannot start on this machine.
         NervError: Whatever stopped the server.
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
@@ -55,8 +56,7 @@ def run(folder: RunFolder, *, ray: str = LOCAL, on_round: OnRound = ignore_round
     settings = host_settings(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if ray != LOCAL:
-            join(ray)  # Flower starts no Ray where there is one
+        start_ray(ray, num_cpus=folder.config.simulation.actors)  # Flower uses a Ray that is started already
         run_simulation(
             server_app=build_server_app(lambda _context: folder, on_round=on_round),
             client_app=build_client_app(lambda _context: settings),
@@ -85,12 +85,6 @@ def _training(config: RunConfig) -> LocalTraining:
 
 
 def backend_config(folder: RunFolder) -> dict[str, Any]:
-    """Return the Ray settings: one actor a CPU and a part of a GPU, bound to loopback, started again if it dies."""
-    init = {
-        "num_cpus": folder.config.simulation.actors,
-        "_node_ip_address": LOOPBACK,
-        "include_dashboard": False,
-        "log_to_driver": False,
-    }
+    """Return Flower's settings of actors: one a CPU and a part of a GPU, started again if it dies."""
     resources = {"num_cpus": 1, "num_gpus": folder.config.simulation.gpus_per_actor}
-    return {"init_args": init, "client_resources": resources | LOST_ACTOR}
+    return {"client_resources": resources | LOST_ACTOR}

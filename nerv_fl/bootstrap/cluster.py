@@ -28,13 +28,9 @@ from nerv_fl.bootstrap.workers import Assignment, Cluster, LocalWorker
 from nerv_fl.errors import CheckpointError, ConfigError
 from nerv_fl.models.evaluate import EncoderMeasures
 from nerv_fl.models.presets import get_preset
+from nerv_fl.ray_cluster import LOOPBACK, start_ray
 from nerv_fl.store import open_ledger
 from nerv_fl.threads import use_one_thread
-
-LOCAL: Final = "local"
-LOOPBACK: Final = "127.0.0.1"
-REACHED_S: Final = 10.0
-"""How long the head of a cluster may take to be reached."""
 
 PATIENCE: Final = timedelta(minutes=30)
 """How long a worker waits for the slowest in one sum."""
@@ -56,7 +52,7 @@ def on_ray(assignment: Assignment, cluster: Cluster) -> Iterator["RayWorkers"]:
     settings = assignment.config.bootstrap
     if not 1 <= cluster.workers <= settings.batch_size:
         raise ConfigError(f"workers is {cluster.workers}, expected 1 to bootstrap.batch_size = {settings.batch_size}")
-    _connect(cluster)
+    start_ray(cluster.address, num_cpus=cluster.workers)
     try:
         what = "GPU" if settings.device == "cuda" else "CPU"
         found = int(ray.cluster_resources().get(what, 0))  # type: ignore[no-untyped-call]
@@ -179,33 +175,6 @@ def _got(task: Any) -> Any:
     if isinstance(answer, Exception):
         raise answer
     return answer
-
-
-def _connect(cluster: Cluster) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if cluster.address == LOCAL:
-        ray.init(num_cpus=cluster.workers, _node_ip_address=LOOPBACK, include_dashboard=False, log_to_driver=False)
-    else:
-        join(cluster.address)
-
-
-def join(address: str) -> None:
-    """Join a running Ray cluster, of which this machine is a part.
-
-    Raises:
-        ConfigError: If there is none at the address.
-    """
-    host, _, port = address.rpartition(":")
-    own: dict[str, Any] = {"_node_ip_address": LOOPBACK} if host == LOOPBACK else {}
-    try:
-        if port.isdecimal():
-            socket.create_connection((host, int(port)), timeout=REACHED_S).close()  # Ray itself would wait for minutes
-        ray.init(address=address, log_to_driver=False, **own)
-    except (OSError, OverflowError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"ray is {address!r}, expected the address of a running cluster ({reason})") from error
 
 
 def _own_address() -> str:
