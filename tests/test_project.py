@@ -65,7 +65,9 @@ RULES = {
         SHIPPED,
     ),
     "only the engine and the clusters know Ray": Rule(
-        r"ray(\..*)?", ("simulations/engine.py", "datagen/cluster.py", "nerv_fl/bootstrap/cluster.py"), SHIPPED
+        r"ray(\..*)?",
+        ("simulations/engine.py", "datagen/cluster.py", "nerv_fl/bootstrap/cluster.py", "nerv_fl/ray_cluster.py"),
+        SHIPPED,
     ),
     "only clients and the bootstrap know Opacus": Rule(
         r"opacus(\..*)?", ("nerv_fl/client/*", "nerv_fl/bootstrap/*"), SHIPPED
