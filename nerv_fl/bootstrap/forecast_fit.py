@@ -195,7 +195,7 @@ def fit(
 def epsilon(lesson: Lesson, settings: ForecastSettings, *, num_steps: int) -> float:
     """Return epsilon of a window after some steps: of one near a clean onset, which is drawn most often."""
     rate = max(lesson.batches.near_rate, lesson.batches.far_rate)
-    mechanism = Mechanism(sigma=settings.privacy.sigma, sampling_rate=rate)
+    mechanism = Mechanism(sigma=settings.privacy.noise_multiplier, sampling_rate=rate)
     return epsilon_of(mechanism, num_steps, delta=settings.privacy.delta)
 
 

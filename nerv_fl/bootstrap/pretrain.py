@@ -18,7 +18,7 @@ from nerv_fl.bootstrap.resume import begun_with, checkpoint_path, require_begun
 from nerv_fl.bootstrap.training import Point, Standing
 from nerv_fl.bootstrap.workers import Assignment, Cluster, Worker, working
 from nerv_fl.client.privacy import Mechanism, epsilon_of
-from nerv_fl.config import Flat, RunConfig
+from nerv_fl.config import Flat, PrivacyConfig, RunConfig
 from nerv_fl.errors import CheckpointError, ConfigError
 from nerv_fl.files import write_atomically
 from nerv_fl.models.evaluate import EncoderMeasures
@@ -97,7 +97,7 @@ def pretrain(
         assignment = Assignment(config=config, ledger_path=ledger_path, begun=begun, start=start)
         with working(assignment, data, cluster=cluster) as worker:
             standing = _train(worker, config, path=path, stored=stored, progress=progress)
-            file, measures = worker.finish(_facts(data, standing=standing, epsilon=epsilon, delta=config.privacy.delta))
+            file, measures = worker.finish(_facts(data, standing=standing, epsilon=epsilon, privacy=config.privacy))
     unigram, per_account = data.trivial_cross_entropies()
     write_atomically(out, file)
     path.unlink()
@@ -114,7 +114,7 @@ def pretrain(
     )
 
 
-def _facts(data: PublicData, *, standing: Standing, epsilon: float | None, delta: float) -> dict[str, object]:
+def _facts(data: PublicData, *, standing: Standing, epsilon: float | None, privacy: PrivacyConfig) -> dict[str, object]:
     """Return what is written into the file of the weights."""
     return {
         "movement_floor": data.movement_floor,
@@ -122,12 +122,15 @@ def _facts(data: PublicData, *, standing: Standing, epsilon: float | None, delta
         "epsilon": epsilon,
         "stopped": standing.stopped,
         "data_sha256": data.content_sha256,
-        **({} if epsilon is None else {"delta": delta}),
+        **({} if epsilon is None else {"delta": privacy.delta}),
+        **({} if epsilon is None or not privacy.deviation else {"mechanism": privacy.deviation}),
     }
 
 
 def _epsilon(config: RunConfig, *, num_samples: int) -> float:
-    mechanism = Mechanism(sigma=config.privacy.sigma, sampling_rate=config.bootstrap.batch_size / num_samples)
+    mechanism = Mechanism(
+        sigma=config.privacy.noise_multiplier, sampling_rate=config.bootstrap.batch_size / num_samples
+    )
     return epsilon_of(mechanism, config.bootstrap.steps, delta=config.privacy.delta)
 
 

@@ -102,7 +102,8 @@ def require_begun(data: bytes, begun: Flat, *, source: Path) -> None:
         CheckpointError: If it is not a snapshot.
         ConfigError: If it began with another setting, named with both values.
     """
-    stored = _facts(data, source=source)["begun"]
+    # A setting that is newer than the checkpoint had its default then.
+    stored = flatten(as_table(RunConfig())) | _facts(data, source=source)["begun"]
     for key, value in begun.items():
         if stored.get(key) != value:
             name = {"data": "SHA-256 of the data", "workers": "number of workers"}.get(key, key)

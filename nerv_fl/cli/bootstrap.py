@@ -129,6 +129,7 @@ def _print_result(result: "BootstrapResult", config: "RunConfig") -> None:
     )
     if result.epsilon is not None:
         unit = f"delta {config.privacy.delta:g} per step record, Poisson sampling, sigma {config.privacy.sigma}"
+        unit = "; ".join(filter(None, (unit, config.privacy.deviation)))
         print(f"epsilon {format_epsilon(result.epsilon)} at {unit}")
     if result.stopped:
         Console(stderr=True, soft_wrap=True).print(f"stopped: {result.stopped}", highlight=False)

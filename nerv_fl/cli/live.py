@@ -73,14 +73,13 @@ class RunDisplay:
         config = self._config
         if config is None:
             return
-        federation, privacy = config.federation, config.privacy
+        federation = config.federation
         self._console.print(
             f"[bold]{escape(config.name)}[/bold]  seed {config.seed}  ->  {escape(str(folder))}", highlight=False
         )
         self._console.print(
             f"{federation.num_nodes} nodes, cohorts of {federation.cohort_size}, {federation.num_rounds} rounds\n"
-            f"sigma {privacy.sigma}, clip {privacy.clip}, Poisson sampling at q = {config.sampling_rate:.4g}; "
-            f"epsilon at delta {privacy.delta:g} per {config.privacy_unit}",
+            + _mechanism(config),
             highlight=False,
             soft_wrap=True,
         )
@@ -137,7 +136,8 @@ class RunDisplay:
         if not self._has_header:
             self._console.print(f"[dim]{HEADER}[/dim]", highlight=False)
             self._has_header = True
-        self._console.print(_line(record, rows), highlight=False, soft_wrap=True)
+        note = self._config.privacy.deviation if self._config else ""
+        self._console.print(_line(record, rows, note=note), highlight=False, soft_wrap=True)
         if self._watch:
             self._watch.finished(record.round, total_s=record.seconds.total, train_s=record.seconds.train)
         if self._config:
@@ -198,9 +198,25 @@ def _change(first: RoundRecord, last: RoundRecord) -> str:
     return f"loss {first.loss:.4f} -> {last.loss:.4f}"
 
 
-def _line(record: RoundRecord, rows: Sequence[RewardRow]) -> str:
-    """Return a round's line of figures in 80 columns, its verdict coloured; a rejection's reason follows below."""
-    epsilon = format_epsilon(record.epsilon.max) if record.epsilon else "-"
+def _mechanism(config: RunConfig) -> str:
+    """Return the line of what nodes do for privacy, and of what its epsilon is."""
+    privacy = config.privacy
+    sampling = f"Poisson sampling at q = {config.sampling_rate:.4g}"
+    if not privacy.is_private:
+        return f"{sampling}; {privacy.deviation}"
+    line = (
+        f"sigma {privacy.sigma}, clip {privacy.clip}, {sampling}; "
+        f"epsilon at delta {privacy.delta:g} per {config.privacy_unit}"
+    )
+    return "; ".join(filter(None, (line, privacy.deviation)))
+
+
+def _line(record: RoundRecord, rows: Sequence[RewardRow], *, note: str = "") -> str:
+    """Return a round's line of figures in 80 columns, its verdict coloured; a rejection's reason follows below.
+
+    A mechanism that is not the protocol's is named behind the columns, beside the epsilon that is its.
+    """
+    epsilon = _epsilon(record)
     drift = f"{record.drift.mean:.2e}" if record.drift else "-"
     masked = f"{record.masked_ce.value:.3f}" if record.masked_ce else "-"
     verdict, colour = "bootstrap", "dim"
@@ -209,8 +225,15 @@ def _line(record: RoundRecord, rows: Sequence[RewardRow]) -> str:
     line = (
         f"{record.round:>5}  {record.loss:>7.4f}  {drift:>8}  {masked:>6}  "
         f"[{colour}]{verdict:<9}[/{colour}]  {epsilon:>4}  {record.seconds.total:>5.1f}  {_top_earner(rows)}"
+        + (f"  [yellow]{escape(note)}[/yellow]" if note and record.epsilon else "")
     )
     return line if record.accepted else f"{line}\n       [yellow]{escape(record.reason)}[/yellow]"
+
+
+def _epsilon(record: RoundRecord) -> str:
+    if record.epsilon is None:
+        return "-"
+    return "none" if record.epsilon.max is None else format_epsilon(record.epsilon.max)
 
 
 def _top_earner(rows: Sequence[RewardRow]) -> str:

@@ -169,6 +169,8 @@ def verify(
         return
     print(f"valid: round {verified.round_number} of run {verified.run}")
     print(f"model {verified.model_hash}")
+    if verified.mechanism:
+        print(verified.mechanism)
     if verified.num_batches is not None and verified.pass_fraction_low is not None:
         print(
             f"homomorphism bound kept on all of {verified.num_batches:,} batches drawn: at least "

@@ -51,7 +51,7 @@ class HostSettings:
         alone: The one node whose shard the data file holds, all of it and nothing else; None if it holds everybody's.
 
     Raises:
-        ConfigError: If the settings name adversaries or faults and this is no simulation.
+        ConfigError: If this is no simulation, and the settings name adversaries or faults, or a mechanism of their own.
     """
 
     config: RunConfig
@@ -73,6 +73,8 @@ class HostSettings:
         for name, section in (("adversaries", self.config.adversaries), ("faults", self.config.faults)):
             if section.any and not self.simulated:
                 raise ConfigError(f"{name} are set, expected none outside a simulation")
+        if not self.simulated:
+            self.config.privacy.require_protocol()
 
 
 class NodeHost:

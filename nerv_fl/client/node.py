@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from nerv_fl.client.privacy import Mechanism
+from nerv_fl.client.privacy import mechanism_of
 from nerv_fl.client.sent import Label, envelope_of, keep, label_of
 from nerv_fl.client.spending import SpendingLedger
 from nerv_fl.client.train import (
@@ -94,10 +94,9 @@ class Node:
         self._code_hash = code_hash
         self._simulated = simulated
         self._training = training
-        rate = sampling_rate(config, samples)
         self._spending = SpendingLedger(
             folder / "spending.json",
-            mechanism=Mechanism(sigma=config.privacy.sigma, sampling_rate=rate, unit=config.privacy_unit),
+            mechanism=mechanism_of(config, sampling_rate=sampling_rate(config, samples)),
             privacy=config.privacy,
             key=None if simulated else SigningKey.load_private(folder / KEY_FILE),
         )

@@ -5,6 +5,9 @@ does not show that the file is an older copy of its own; what was sent last does
 server says to have heard. Whoever holds the key can sign anything: this finds accidents and other people's hands, not
 the node's own operator.
 
+Without a privacy mechanism rounds are listed and nothing is accounted for, as the file says: no epsilon exists. Only a
+simulation may run so.
+
 In a simulation nothing is signed: ML-DSA costs a node and round more than 0.3 ms (`python -m
 benchmarks.bench_spending`), and the files of one seed are the same bytes.
 """
@@ -25,6 +28,9 @@ from nerv_fl.sealing.canonical import from_base64, to_base64, to_json
 
 _SIGNATURE_CONTEXT: Final = b"nerv_fl spending v1"
 _WHAT: Final = "spending ledger"
+
+NOTHING_ACCOUNTED: Final = "nothing: there is no privacy mechanism, and epsilon is infinite"
+"""Entry of the file where no epsilon exists."""
 
 
 class SpendingLedger:
@@ -56,7 +62,7 @@ class SpendingLedger:
 
     @property
     def epsilon(self) -> float:
-        """Epsilon spent so far at the configured delta."""
+        """Epsilon spent so far at the configured delta; infinite after a step without a mechanism."""
         return epsilon_of(self._mechanism, self.num_steps, delta=self._privacy.delta)
 
     def require(self, run: str, round_number: int) -> None:
@@ -91,18 +97,28 @@ class SpendingLedger:
                 return
         self._check_budget(round_number, num_steps=num_steps)
         steps = {**self._steps, key: self._steps.get(key, 0) + num_steps}
-        write_atomically(self._path, _written({"mechanism": asdict(self._mechanism), "steps": steps}, key=self._key))
+        write_atomically(self._path, _written(self._table(steps), key=self._key))
         self._steps = steps
 
+    def _table(self, steps: Mapping[str, int]) -> dict[str, Any]:
+        table: dict[str, Any] = {"mechanism": asdict(self._mechanism), "steps": steps}
+        return table if self._mechanism.is_private else table | {"accounted": NOTHING_ACCOUNTED}
+
     def _check_budget(self, round_number: int, *, num_steps: int) -> None:
+        if not self._mechanism.is_private:
+            return
         epsilon = epsilon_of(self._mechanism, self.num_steps + num_steps, delta=self._privacy.delta)
         limit, mechanism = self._privacy.max_epsilon, self._mechanism
         if epsilon > limit:
             raise PrivacyError(
                 f"epsilon after round {round_number} would be {format_epsilon(epsilon, digits=3)} at delta "
                 f"{self._privacy.delta:g} per {mechanism.unit} (Poisson sampling at {mechanism.sampling_rate:g}), "
-                f"expected at most {limit:g}"
+                f"expected at most {limit:g}{_after_semicolon(self._privacy.deviation)}"
             )
+
+
+def _after_semicolon(note: str) -> str:
+    return f"; {note}" if note else ""
 
 
 def _key_of(run: str, round_number: int) -> str:

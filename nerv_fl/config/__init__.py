@@ -16,6 +16,7 @@ from nerv_fl.config.run import RunConfig, SimulationConfig, TrackingConfig
 from nerv_fl.config.training import (
     CODEC_NAMES,
     DP_ENGINES,
+    GAUSSIAN,
     LARGEST_FEDERATION,
     PROTOCOL_CLIP,
     PROTOCOL_SIGMA,
@@ -27,6 +28,7 @@ from nerv_fl.config.training import (
 __all__ = [
     "CODEC_NAMES",
     "DP_ENGINES",
+    "GAUSSIAN",
     "LARGEST_FEDERATION",
     "PRESET_NAMES",
     "PROTOCOL_BOUND",

@@ -19,6 +19,9 @@ MAX_NAME: Final = 64
 CHAIN: Final = "chain"
 UNITS: Final = {"encoder": "step record", "forecaster": "window"}
 
+OF_NOISE: Final = ("replayer", "noisy_copy", "noise_skipper")
+"""Attacks that imitate the noise of an honest update, or leave it out."""
+
 TASK_NAMES: Final = ("encoder", "forecaster")
 """Models that a federation trains out of the box; `nerv_fl.tasks` has them."""
 
@@ -83,6 +86,7 @@ class RunConfig:
             raise ConfigError(f"name is {self.name!r}, expected 1 to {MAX_NAME} printable ASCII characters")
         self._check_task()
         self._check_valuation()
+        self._check_mechanism()
         in_range("seed", self.seed, low=0, high=2**63 - 1)
         in_range("training.expected_batch", self.training.expected_batch, low=1, high=self.units_per_node)
         in_range("gate.search_samples", self.gate.search_samples, low=8, high=self.data.search_chains)
@@ -104,6 +108,19 @@ class RunConfig:
         for name, value, expected in settings:
             if value != expected:
                 raise ConfigError(f"{name} is {value!r}, expected {expected!r} with task {self.task!r}")
+
+    def _check_mechanism(self) -> None:
+        """Refuse what has no meaning where nodes neither clip nor add noise."""
+        if self.privacy.is_private:
+            return
+        if self.bootstrap.dp:
+            raise ConfigError("bootstrap.dp is True, expected False with privacy.mechanism 'none'")
+        for kind in OF_NOISE:
+            if fraction := self.adversaries.fractions()[kind]:
+                raise ConfigError(
+                    f"adversaries.{kind} is {fraction}, expected 0 with privacy.mechanism 'none': "
+                    "the attack depends on the noise of an honest update"
+                )
 
     def _check_valuation(self) -> None:
         """Refuse a method that the cohort, the budget or the aggregation rule does not allow."""

@@ -19,6 +19,13 @@ PROTOCOL_SIGMA: Final = 0.5
 PROTOCOL_CLIP: Final = 1.0
 """DP-SGD per-record clipping norm (NERV whitepaper v1.01, section 4.3)."""
 
+GAUSSIAN: Final = "gaussian"
+MECHANISMS: Final = (GAUSSIAN, "none")
+"""Privacy mechanisms of a node: clipping and Gaussian noise, or none, for a comparison without privacy."""
+
+SMALLEST_SIGMA: Final = 0.1
+"""Smallest noise multiplier of a simulation: a step spends an epsilon of 77, and the bound of many takes minutes."""
+
 LARGEST_FEDERATION: Final = 10**6
 """Nodes that there may be."""
 
@@ -93,6 +100,10 @@ class PrivacyConfig:
 
     With `unit` "chain", chains are drawn, the mean gradient of a chain's records is clipped, and
     `training.expected_batch` counts chains.
+
+    A simulation may set `protocol` to false. Then `sigma` and `clip` may differ from the protocol's, and `mechanism`
+    may be "none": nodes neither clip nor add noise, no epsilon exists and nothing is accounted for. A deployment
+    refuses such settings.
     """
 
     sigma: float = PROTOCOL_SIGMA
@@ -100,13 +111,62 @@ class PrivacyConfig:
     delta: float = 1e-5
     max_epsilon: float = 8.0
     unit: str = "record"
+    protocol: bool = True
+    mechanism: str = GAUSSIAN
 
     def __post_init__(self) -> None:
-        """Refuse any mechanism but the protocol's."""
-        if self.sigma != PROTOCOL_SIGMA:
-            raise ConfigError(f"privacy.sigma is {self.sigma}, expected {PROTOCOL_SIGMA}: the protocol fixes it")
-        if self.clip != PROTOCOL_CLIP:
-            raise ConfigError(f"privacy.clip is {self.clip}, expected {PROTOCOL_CLIP}: the protocol fixes it")
+        """Refuse any mechanism but the protocol's, unless `protocol` is false."""
+        one_of("privacy.mechanism", self.mechanism, choices=MECHANISMS)
+        if self.protocol:
+            self._require_protocol_values("the protocol fixes it; a simulation may differ with privacy.protocol=false")
+        elif self.is_private:
+            in_range("privacy.sigma", self.sigma, low=SMALLEST_SIGMA, high=1e3)
+            in_range("privacy.clip", self.clip, low=0, high=1e6, open_low=True)
+        else:
+            self._require_protocol_values("privacy.mechanism is 'none', which neither clips nor adds noise")
         in_range("privacy.delta", self.delta, low=0, high=0.5, open_low=True)
         in_range("privacy.max_epsilon", self.max_epsilon, low=0, high=math.inf, open_low=True)
         one_of("privacy.unit", self.unit, choices=("record", "chain"))
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nodes clip and add noise, so that an epsilon exists."""
+        return self.mechanism == GAUSSIAN
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Standard deviation of the noise on a clipped sum, in lengths of the clip; 0 without a mechanism."""
+        return self.sigma if self.is_private else 0.0
+
+    @property
+    def deviation(self) -> str:
+        """How the mechanism differs from the protocol's, in words for each line with an epsilon; empty if it does not.
+
+        >>> PrivacyConfig(protocol=False, sigma=0.7).deviation
+        "not the protocol's mechanism (sigma 0.7, clip 1.0)"
+        """
+        if not self.is_private:
+            return "no privacy mechanism: epsilon is infinite"
+        if (self.sigma, self.clip) == (PROTOCOL_SIGMA, PROTOCOL_CLIP):
+            return ""
+        return f"not the protocol's mechanism (sigma {self.sigma}, clip {self.clip})"
+
+    def require_protocol(self) -> None:
+        """Refuse settings that only a simulation may have.
+
+        Raises:
+            ConfigError: If `protocol` is false.
+        """
+        if not self.protocol:
+            raise ConfigError(
+                "privacy.protocol is False, expected True outside a simulation: "
+                f"the protocol fixes sigma {PROTOCOL_SIGMA} and clip {PROTOCOL_CLIP}"
+            )
+
+    def _require_protocol_values(self, reason: str) -> None:
+        fixed = (("sigma", self.sigma, PROTOCOL_SIGMA), ("clip", self.clip, PROTOCOL_CLIP))
+        for name, value, expected in fixed:
+            if value != expected:
+                raise ConfigError(f"privacy.{name} is {value}, expected {expected}: {reason}")
+        if self.protocol and not self.is_private:
+            raise ConfigError(f"privacy.mechanism is {self.mechanism!r}, expected {GAUSSIAN!r}: {reason}")

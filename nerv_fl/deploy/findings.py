@@ -14,7 +14,7 @@ from cryptography.x509 import Certificate
 
 from nerv_fl.config import RunConfig, as_table, flatten, read_recipe
 from nerv_fl.deploy.certificates import LOOPBACK, names_of, read_certificate, read_key, require_issued_by
-from nerv_fl.errors import DataError, NervError
+from nerv_fl.errors import ConfigError, DataError, NervError
 from nerv_fl.tasks.known import make_task
 from nerv_fl.tasks.start import Constants
 
@@ -89,6 +89,10 @@ class Findings:
             for key, value in flatten(as_table(section)).items():
                 if section.any and value != flatten(as_table(type(section)()))[key]:
                     self.add(f"{path}: {name}.{key} is {value}, expected none outside a simulation")
+        try:
+            config.privacy.require_protocol()
+        except ConfigError as error:
+            self.add(f"{path}: {error}")
         return config
 
     def same_config(self, path: Path, found: RunConfig | None, *, expected: RunConfig | None, of: Path) -> None:

@@ -83,6 +83,7 @@ def require_deployable(config: RunConfig) -> None:
     for name, section in (("adversaries", config.adversaries), ("faults", config.faults)):
         if section.any:
             raise ConfigError(f"{name} are set, expected none in a deployment: its nodes refuse them")
+    config.privacy.require_protocol()
     if config.data.partition != "chain":
         raise ConfigError(
             f"data.partition is {config.data.partition!r}, expected 'chain' in a deployment: a node holds its own data"

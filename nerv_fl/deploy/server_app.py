@@ -20,6 +20,7 @@ def load_folder(context: Context) -> RunFolder:
 
     Raises:
         CheckpointError: If it lacks what a deployment's run folder holds, or another server is at work in it.
+        ConfigError: If its privacy mechanism is one that only a simulation may have.
     """
     start_logs_from_environment()
     folder = RunFolder(absolute("run config folder", context.run_config.get("folder")))
@@ -29,6 +30,7 @@ def load_folder(context: Context) -> RunFolder:
     for path in (*needed, *map(folder.data, POOLS), folder.enclave, identity):
         if not path.exists():
             raise CheckpointError(f"{path} does not exist, expected the run folder that `nerv-fl deploy init` made")
+    folder.config.privacy.require_protocol()
     hold(folder.lock, written=folder.root)
     if identity == vouched_for:
         prepare_identity(folder.enclave, run=str(folder.read_manifest()["run"]), place=folder.config.enclave.place)

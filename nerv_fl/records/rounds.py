@@ -13,12 +13,17 @@ from nerv_fl.records.text import read_text
 
 @dataclass(frozen=True, kw_only=True)
 class EpsilonSpread:
-    """Privacy spent so far over all nodes: (epsilon, delta) per unit, Poisson sampling, PRV accountant."""
+    """Privacy spent so far over all nodes: (epsilon, delta) per unit, Poisson sampling, PRV accountant.
 
-    min: float
-    median: float
-    max: float
+    `min`, `median` and `max` are null where there is no privacy mechanism: epsilon is then infinite. `mechanism` says
+    how the mechanism differs from the protocol's; a record of the protocol's has no such key.
+    """
+
+    min: float | None
+    median: float | None
+    max: float | None
     delta: float
+    mechanism: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +165,10 @@ class FinalPool:
 
 def to_json(record: RoundRecord) -> str:
     """Return a record as one line of JSON, without its newline."""
-    return json.dumps(asdict(record), separators=(",", ":"), allow_nan=False)
+    table = asdict(record)
+    if record.epsilon is not None and not record.epsilon.mechanism:
+        del table["epsilon"]["mechanism"]
+    return json.dumps(table, separators=(",", ":"), allow_nan=False)
 
 
 def round_from_json(line: str, *, source: str) -> RoundRecord:

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import t as student_t
 
 from nerv_fl.arrays import Vector
-from nerv_fl.client.privacy import Mechanism, epsilon_of
+from nerv_fl.client.privacy import epsilon_of, mechanism_of
 from nerv_fl.config import PROTOCOL_BOUND, RunConfig
 from nerv_fl.models.encoder import get_flat, set_flat
 from nerv_fl.records import EpsilonSpread, FinalPool, Homomorphism, Standing
@@ -90,8 +90,16 @@ def _mean(measures: Measures, name: str) -> float | None:
 
 
 def epsilon_spread(participations: tuple[int, ...], *, config: RunConfig) -> EpsilonSpread:
-    """Return the epsilon spent over all nodes, from the rounds each may have trained in."""
-    mechanism = Mechanism(sigma=config.privacy.sigma, sampling_rate=config.sampling_rate, unit=config.privacy_unit)
-    steps = config.training.local_steps
-    spent = [epsilon_of(mechanism, rounds * steps, delta=config.privacy.delta) for rounds in participations]
-    return EpsilonSpread(min=min(spent), median=float(np.median(spent)), max=max(spent), delta=config.privacy.delta)
+    """Return the epsilon spent over all nodes, from the rounds each may have trained in; none without a mechanism."""
+    privacy, steps = config.privacy, config.training.local_steps
+    if not privacy.is_private:
+        return EpsilonSpread(min=None, median=None, max=None, delta=privacy.delta, mechanism=privacy.deviation)
+    mechanism = mechanism_of(config, sampling_rate=config.sampling_rate)
+    spent = [epsilon_of(mechanism, rounds * steps, delta=privacy.delta) for rounds in participations]
+    return EpsilonSpread(
+        min=min(spent),
+        median=float(np.median(spent)),
+        max=max(spent),
+        delta=privacy.delta,
+        mechanism=privacy.deviation,
+    )

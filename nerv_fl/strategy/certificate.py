@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from nerv_fl.config import PROTOCOL_BOUND, PROTOCOL_SIGMA, RunConfig
-from nerv_fl.errors import SealError
+from nerv_fl.config import GAUSSIAN, PROTOCOL_BOUND, PROTOCOL_SIGMA, PrivacyConfig, RunConfig
+from nerv_fl.errors import ConfigError, SealError
 from nerv_fl.models.homomorphism import clopper_pearson_low
 from nerv_fl.models.weights import vector_hash
 from nerv_fl.records import Homomorphism, NodeCounts
@@ -23,11 +23,16 @@ from nerv_fl.tasks.measures import ratio
 KIND: Final = "nerv_fl homomorphism certificate"
 GATE_KIND: Final = "nerv_fl gate certificate"
 VERSION: Final = 1
+OWN_MECHANISM_VERSION: Final = 2
+"""Version of a certificate that states another mechanism than the protocol's: a verifier of version 1 refuses it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """A certificate that holds: run, round and model, and for an encoder how many batches kept its bound."""
+    """A certificate that holds: run, round and model, and for an encoder how many batches kept its bound.
+
+    `mechanism` says how the privacy mechanism differs from the protocol's; it is empty for the protocol's own.
+    """
 
     run: str
     round_number: int
@@ -35,6 +40,7 @@ class Verified:
     num_batches: int | None
     pass_fraction_low: float | None
     p_value: float
+    mechanism: str = ""
 
 
 def certificate_body(
@@ -44,11 +50,11 @@ def certificate_body(
     homomorphism = verdict.homomorphism
     if verdict.p_value is None or verdict.reason:
         raise SealError(f"round {given.round_number} was rejected ({verdict.reason}), expected an accepted one")
-    limits = asdict(config.gate)
+    limits, privacy = asdict(config.gate), config.privacy
     del limits["steps"], limits["enforce"]
     return {
         "kind": KIND if homomorphism else GATE_KIND,
-        "version": VERSION,
+        "version": OWN_MECHANISM_VERSION if privacy.deviation else VERSION,
         "run": run,
         "task": config.task,
         "round": given.round_number,
@@ -56,7 +62,8 @@ def certificate_body(
         "model_hash": vector_hash(candidate.theta_P),
         "step": candidate.step,
         "preset": config.model.preset if config.task == "encoder" else None,
-        "sigma": config.privacy.sigma,
+        "sigma": privacy.sigma if privacy.is_private else None,
+        **({"mechanism": _stated_mechanism(privacy)} if privacy.deviation else {}),
         "sampling_seed": verdict.sampling_seed,
         "limits": {key: value for key, value in limits.items() if isinstance(value, int | float)},
         "homomorphism": _with_fraction(homomorphism) if homomorphism else None,
@@ -87,10 +94,10 @@ def check_statement(body: Mapping[str, Any]) -> Verified:
     Raises:
         SealError: Naming what does not hold, or that the body is none.
     """
-    if body.get("kind") not in (KIND, GATE_KIND) or body.get("version") != VERSION:
+    if body.get("kind") not in (KIND, GATE_KIND) or body.get("version") not in (VERSION, OWN_MECHANISM_VERSION):
         raise SealError(
             f"document is {body.get('kind')!r:.80} version {body.get('version')!r:.80}, "
-            f"expected {KIND!r} or {GATE_KIND!r} version {VERSION}"
+            f"expected {KIND!r} or {GATE_KIND!r} version {VERSION} or {OWN_MECHANISM_VERSION}"
         )
     try:
         return _follow(body)
@@ -115,7 +122,35 @@ def _follow(body: Mapping[str, Any]) -> Verified:
         num_batches=homomorphism.get("n"),
         pass_fraction_low=homomorphism.get("pass_fraction_low"),
         p_value=body["p_value"],
+        mechanism=_deviation(body),
     )
+
+
+def _stated_mechanism(privacy: PrivacyConfig) -> dict[str, object]:
+    """Return what a certificate states of a mechanism that is not the protocol's."""
+    numbers = {"sigma": privacy.sigma, "clip": privacy.clip} if privacy.is_private else {"sigma": None, "clip": None}
+    return {"name": privacy.mechanism, **numbers, "note": privacy.deviation}
+
+
+def _deviation(body: Mapping[str, Any]) -> str:
+    """Return how the mechanism that a body states differs from the protocol's, in words that its numbers support.
+
+    Raises:
+        SealError: If it states another mechanism in words than in numbers, or none where its version requires one.
+    """
+    if body["version"] == VERSION:
+        return ""
+    stated = body["mechanism"]
+    numbers = {name: stated[name] for name in ("sigma", "clip") if stated["name"] == GAUSSIAN}
+    try:
+        privacy = PrivacyConfig(protocol=False, mechanism=stated["name"], **numbers)
+    except ConfigError as error:
+        raise SealError(f"certificate of round {body['round']} states no mechanism: {error}") from error
+    if not privacy.deviation or stated != _stated_mechanism(privacy) or body["sigma"] != stated["sigma"]:
+        raise SealError(
+            f"certificate of round {body['round']} states numbers that do not support it: mechanism is {stated!r:.200}"
+        )
+    return privacy.deviation
 
 
 def _with_fraction(homomorphism: Homomorphism) -> dict[str, object]:
@@ -125,7 +160,8 @@ def _with_fraction(homomorphism: Homomorphism) -> dict[str, object]:
 
 def _common_claims(body: Mapping[str, Any]) -> dict[str, bool]:
     return {
-        "sigma": body["sigma"] == PROTOCOL_SIGMA,
+        "sigma": body["version"] == OWN_MECHANISM_VERSION or body["sigma"] == PROTOCOL_SIGMA,
+        "mechanism": (body["version"] == OWN_MECHANISM_VERSION) == ("mechanism" in body),
         "p_value": body["p_value"] <= 1 - body["limits"]["confidence"],
         "sampling seed": body["sampling_seed"] == body["model_hash"],
     }

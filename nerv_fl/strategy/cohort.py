@@ -6,6 +6,7 @@ Shapes: N nodes that take part, P parameters.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from nerv_fl.strategy.clones import MergedPlayers, find_clones, merge_clones
 from nerv_fl.strategy.opening import Admitted
 from nerv_fl.strategy.outcome import RoundInput
 from nerv_fl.strategy.screening import UNNOISED, screen
+
+COPY_COSINE: Final = 0.9999
+"""Cosine from which updates without noise are taken for copies: honest ones may be nearly parallel without it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,7 @@ def form_cohort(given: RoundInput, admitted: Admitted, *, config: RunConfig, num
     weights_N = np.array([given.weights[node] for node in nodes], dtype=np.float64)
     if len(weights_N):
         weights_N = cap_weights(weights_N, max_weight=config.server.max_weight)
-    groups = find_clones(updates, traits, cosine=config.enclave.clone_cosine)
+    groups = find_clones(updates, traits, cosine=_clone_cosine(config))
     return Cohort(
         nodes=nodes,
         players=merge_clones(updates, weights_N, groups=groups),
@@ -72,3 +76,9 @@ def form_cohort(given: RoundInput, admitted: Admitted, *, config: RunConfig, num
             flagged=dict(sorted(Counter(flags.values()).items())),
         ),
     )
+
+
+def _clone_cosine(config: RunConfig) -> float:
+    """Return the cosine from which two updates are taken for one; only for copies where no noise sets nodes apart."""
+    cosine = config.enclave.clone_cosine
+    return cosine if config.privacy.is_private else max(cosine, COPY_COSINE)

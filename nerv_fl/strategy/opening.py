@@ -259,8 +259,11 @@ def largest_honest_norm(config: RunConfig, num_parameters: int) -> float:
     """Return the largest L2 norm that an update may have: `max_update_norms` times an honest one's.
 
     An honest update is at most eta (C + sigma C sqrt(P) / (q n)) a local step, up to the spread of the batch's size.
+    Without a clip nothing bounds an honest update, and any finite one may have any length.
     """
     training, privacy = config.training, config.privacy
+    if not privacy.is_private:
+        return math.inf
     noise = privacy.sigma * math.sqrt(num_parameters) / training.expected_batch
     honest = training.local_steps * training.learning_rate * privacy.clip * (1 + noise)
     return config.server.max_update_norms * honest

@@ -20,6 +20,10 @@ median absolute deviations, or what DP noise alone gives if that is more). An ho
 be among them; such an update is left out and unpaid in that round, and costs no reputation. Both hold while most of a
 cohort is honest, and bound what a hidden cheat adds to a few honest gradients' length.
 
+Without a privacy mechanism, in a simulation for comparison, nothing is screened. Nothing bounds an honest update then
+and no noise says how far honest ones spread: of six honest updates of a small forecaster two were hundreds of times as
+long as the others, in every round.
+
 Source: T. W. Anderson, "The integral of a symmetric unimodal function over a symmetric convex set", 1955, theorem 1.
 
 Shapes: N admitted nodes, P parameters, K public directions.
@@ -50,7 +54,7 @@ MEDIAN_NORMAL: Final = float(norm.ppf(0.75))
 def noise_std(config: RunConfig) -> float:
     """Return tau, the standard deviation of one local step's noise in each coordinate of an update."""
     training, privacy = config.training, config.privacy
-    return training.learning_rate * privacy.sigma * privacy.clip / training.expected_batch
+    return training.learning_rate * privacy.noise_multiplier * privacy.clip / training.expected_batch
 
 
 def examiner(public_KP: Vector, *, config: RunConfig, moves_P: BoolArray | None = None) -> Examiner:
@@ -72,7 +76,7 @@ def examiner(public_KP: Vector, *, config: RunConfig, moves_P: BoolArray | None 
 
 
 def screen(traits: Sequence[Traits], *, num_parameters: int, config: RunConfig) -> list[str]:
-    """Return a flag for each update: empty, "unnoised", "replay" or "loud".
+    """Return a flag for each update: empty, "unnoised", "replay" or "loud"; empty for all without a mechanism.
 
     Args:
         traits: Of N finite updates.
@@ -80,7 +84,7 @@ def screen(traits: Sequence[Traits], *, num_parameters: int, config: RunConfig) 
         config: The mechanism, `enclave.noise_alarm` and `enclave.outlier_sigmas`.
     """
     flags = [""] * len(traits)
-    if not traits:
+    if not traits or not config.privacy.is_private:
         return flags
     tau, alarm, sigmas = noise_std(config), config.enclave.noise_alarm, config.enclave.outlier_sigmas
     small_N, length_N, public_N = np.array([(item.num_small, item.square, item.public) for item in traits]).T

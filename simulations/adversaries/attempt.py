@@ -75,7 +75,7 @@ class Attempt:
         """Standard deviation of the noise in each coordinate of an honest update."""
         training, privacy = self.config.training, self.config.privacy
         steps: float = training.local_steps**0.5
-        return steps * training.learning_rate * privacy.sigma * privacy.clip / training.expected_batch
+        return steps * training.learning_rate * privacy.noise_multiplier * privacy.clip / training.expected_batch
 
     def own_noise(self) -> Tensor:
         """Return the noise of an honest update, float32 (P,)."""

@@ -46,7 +46,7 @@ class Outcome:
 
     label: str
     seed: int
-    epsilon: float
+    epsilon: float | None
     delta: float
     unit: str
     samples_per_node: int
@@ -80,7 +80,7 @@ class Setting:
 
     label: str
     seeds: tuple[int, ...]
-    epsilon: float
+    epsilon: float | None
     over_limit: bool
     accepted: Interval
     difference: Interval
@@ -99,7 +99,7 @@ def outcome_of(point: Point, folder: RunFolder, *, central: Central | None) -> O
     return Outcome(
         label=point.label,
         seed=config.seed,
-        epsilon=last.epsilon.max if last.epsilon else 0.0,
+        epsilon=last.epsilon.max if last.epsilon else None,
         delta=config.privacy.delta,
         unit=config.privacy_unit,
         samples_per_node=config.data.samples_per_node,
@@ -131,13 +131,13 @@ def settings_of(outcomes: Sequence[Outcome], *, epsilon: float) -> list[Setting]
     for label in dict.fromkeys(outcome.label for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.label == label]
         shares = [outcome.central_share for outcome in own if outcome.central_share is not None]
-        spent = max(outcome.epsilon for outcome in own)
+        spent = None if any(item.epsilon is None for item in own) else max(item.epsilon or 0.0 for item in own)
         settings.append(
             Setting(
                 label=label,
                 seeds=tuple(outcome.seed for outcome in own),
                 epsilon=spent,
-                over_limit=spent > epsilon + SLACK,
+                over_limit=spent is not None and spent > epsilon + SLACK,
                 accepted=interval([outcome.accepted for outcome in own]),
                 difference=interval([outcome.difference for outcome in own]),
                 masked_ce=interval([outcome.masked_ce for outcome in own]),

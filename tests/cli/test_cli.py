@@ -88,7 +88,8 @@ def test_without_a_command_the_help_is_shown() -> None:
         ),
         (
             ("simulate", "--set", "privacy.sigma=0.4"),
-            "error ConfigError: privacy.sigma is 0.4, expected 0.5: the protocol fixes it",
+            "error ConfigError: privacy.sigma is 0.4, expected 0.5: the protocol fixes it; "
+            "a simulation may differ with privacy.protocol=false",
         ),
         (
             ("simulate", "--set", "training.dp_engine=layers", "--dp-engine", "opacs"),

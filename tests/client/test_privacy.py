@@ -73,10 +73,16 @@ def test_rate_that_is_no_probability_is_refused(rate: float) -> None:
 class Bench:
     """The real optimiser on a model of two tensors, fed with per-sample gradients from outside."""
 
-    def __init__(self, *, expected_batch: int = 4, plant: Callable[[DPOptimizer], None] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        expected_batch: int = 4,
+        plant: Callable[[DPOptimizer], None] | None = None,
+        privacy: PrivacyConfig = PRIVACY,
+    ) -> None:
         self.model = nn.Sequential(nn.Linear(6, 7), nn.Linear(7, 3))
         sgd = optim.SGD(self.model.parameters(), lr=1.0)
-        self.optimizer = private_optimizer(self.model, sgd, privacy=PRIVACY, expected_batch=expected_batch)
+        self.optimizer = private_optimizer(self.model, sgd, privacy=privacy, expected_batch=expected_batch)
         self.size = sum(parameter.numel() for parameter in self.model.parameters())
         if plant:
             plant(self.optimizer)
@@ -105,6 +111,27 @@ class Bench:
         self.optimizer.zero_grad()
         expected_batch: int = self.optimizer.expected_batch_size
         return expected_batch * taken
+
+
+def test_without_a_mechanism_the_sum_is_neither_clipped_nor_noised() -> None:
+    bench = Bench(privacy=PrivacyConfig(protocol=False, mechanism="none"))
+    gradients_KP = gradients(12, bench.size, scale=1e4)
+    generator = stream(1, "noise")
+
+    taken = bench.noisy_sum(gradients_KP, generator)
+
+    torch.testing.assert_close(taken, gradients_KP.sum(dim=0))
+    assert generator.random() == stream(1, "noise").random()
+    assert epsilon_of(Mechanism(sigma=0.0, sampling_rate=0.1), 1, delta=DELTA) == math.inf
+
+
+def test_another_clip_bounds_the_sum_and_scales_the_noise() -> None:
+    bench = Bench(privacy=PrivacyConfig(protocol=False, sigma=2.0, clip=3.0))
+    one_KP = gradients(1, bench.size, scale=1e4)
+
+    assert float(bench.clipped_sum(one_KP).norm()) == pytest.approx(3.0, rel=1e-4)
+    noise = [bench.noisy_sum(one_KP, stream(seed, "noise")) - bench.clipped_sum(one_KP) for seed in range(40)]
+    assert float(torch.cat(noise).std()) == pytest.approx(6.0, rel=0.05)
 
 
 def gradients(num_records: int, size: int, *, scale: float, seed: int = 0) -> Tensor:

@@ -1,6 +1,7 @@
 """What a node has spent, on its own disk: counted once, kept under the budget, refused when damaged."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -139,6 +140,29 @@ def test_steps_of_another_mechanism_are_not_mixed_in(account: Account, tmp_path:
     )
     with pytest.raises(PrivacyError, match=f"^{re.escape(message)}$"):
         Account(account.path, rate=0.02).open()
+
+
+def test_without_a_mechanism_rounds_are_listed_and_nothing_is_accounted_for(tmp_path: Path) -> None:
+    privacy = PrivacyConfig(protocol=False, mechanism="none", max_epsilon=1e-3)
+    path = tmp_path / "spending.json"
+    ledger = SpendingLedger(path, mechanism=Mechanism(sigma=0.0, sampling_rate=0.01), privacy=privacy)
+
+    ledger.spend("demo", 1, num_steps=2000)
+
+    assert ledger.epsilon == math.inf
+    assert json.loads(path.read_text())["accounted"] == (
+        "nothing: there is no privacy mechanism, and epsilon is infinite"
+    )
+    with pytest.raises(PrivacyError, match=r"holds steps of Mechanism\(sigma=0\.0, .*, expected Mechanism\(sigma=0\.5"):
+        SpendingLedger(path, mechanism=mechanism(0.01), privacy=PrivacyConfig())
+
+
+def test_a_refusal_for_epsilon_names_another_mechanism(tmp_path: Path) -> None:
+    privacy = PrivacyConfig(protocol=False, sigma=0.7, max_epsilon=0.1)
+    ledger = SpendingLedger(tmp_path / "s.json", mechanism=Mechanism(sigma=0.7, sampling_rate=0.01), privacy=privacy)
+
+    with pytest.raises(PrivacyError, match=r"at most 0\.1; not the protocol's mechanism \(sigma 0\.7, clip 1\.0\)$"):
+        ledger.spend("demo", 1, num_steps=20)
 
 
 @settings(max_examples=20)

@@ -72,20 +72,66 @@ def test_steps_of_the_search_are_positive(steps: list[float]) -> None:
 # --- Unsound combinations ---------------------------------------------------------------------------------------------
 
 
+FIXED = "the protocol fixes it; a simulation may differ with privacy.protocol=false"
+
+
 @pytest.mark.parametrize("sigma", [0.4999, 0.51, 0.0, 1.0, math.inf])
 def test_protocol_fixes_the_noise(sigma: float) -> None:
-    refused({"privacy.sigma": sigma}, f"privacy.sigma is {sigma}, expected 0.5: the protocol fixes it")
+    refused({"privacy.sigma": sigma}, f"privacy.sigma is {sigma}, expected 0.5: {FIXED}")
 
 
 def test_noise_that_is_not_a_number_is_refused_too() -> None:
-    refused({"privacy.sigma": math.nan}, "privacy.sigma is nan, expected 0.5: the protocol fixes it")
+    refused({"privacy.sigma": math.nan}, f"privacy.sigma is nan, expected 0.5: {FIXED}")
 
 
 @pytest.mark.parametrize("clip", [0.5, 2.0])
 def test_protocol_fixes_the_clip(clip: float) -> None:
-    refused({"privacy.clip": clip}, f"privacy.clip is {clip}, expected 1.0: the protocol fixes it")
+    refused({"privacy.clip": clip}, f"privacy.clip is {clip}, expected 1.0: {FIXED}")
     with pytest.raises(ConfigError):
         PrivacyConfig(clip=clip)
+
+
+def test_protocol_fixes_the_mechanism() -> None:
+    refused({"privacy.mechanism": "none"}, f"privacy.mechanism is 'none', expected 'gaussian': {FIXED}")
+
+
+def test_a_simulation_may_have_another_mechanism_and_says_how_it_differs() -> None:
+    deviations = {
+        build({"privacy.protocol": False, **settings}).privacy.deviation
+        for settings in ({"privacy.sigma": 0.7}, {"privacy.clip": 2.0}, {"privacy.mechanism": "none"})
+    }
+    assert deviations == {
+        "not the protocol's mechanism (sigma 0.7, clip 1.0)",
+        "not the protocol's mechanism (sigma 0.5, clip 2.0)",
+        "no privacy mechanism: epsilon is infinite",
+    }
+    assert build({"privacy.protocol": False}).privacy.deviation == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"privacy.sigma": 0.0}, "privacy.sigma is 0.0, expected a number in [0.1, 1000.0]"),
+        ({"privacy.sigma": math.nan}, "privacy.sigma is nan, expected a number in [0.1, 1000.0]"),
+        ({"privacy.clip": 0.0}, "privacy.clip is 0.0, expected a number in (0, 1000000.0]"),
+        ({"privacy.mechanism": "laplace"}, "privacy.mechanism is 'laplace', expected one of: gaussian, none"),
+        (
+            {"privacy.mechanism": "none", "privacy.sigma": 0.7},
+            "privacy.sigma is 0.7, expected 0.5: privacy.mechanism is 'none', which neither clips nor adds noise",
+        ),
+        (
+            {"privacy.mechanism": "none", "bootstrap.dp": True},
+            "bootstrap.dp is True, expected False with privacy.mechanism 'none'",
+        ),
+        (
+            {"privacy.mechanism": "none", "adversaries.noise_skipper": 0.5},
+            "adversaries.noise_skipper is 0.5, expected 0 with privacy.mechanism 'none': "
+            "the attack depends on the noise of an honest update",
+        ),
+    ],
+)
+def test_what_makes_no_sense_in_another_mechanism_is_refused(settings: Flat, message: str) -> None:
+    refused({"privacy.protocol": False} | settings, message)
 
 
 @pytest.mark.parametrize(

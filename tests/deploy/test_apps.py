@@ -125,6 +125,23 @@ def test_the_server_makes_nothing_anew(deployment: Deployment, missing: str) -> 
     assert not gone.exists()
 
 
+@pytest.mark.parametrize("changes", [{"privacy.sigma": 0.7}, {"privacy.mechanism": "none"}])
+def test_neither_server_nor_node_leaves_the_protocols_mechanism(
+    deployment: Deployment, changes: dict[str, float | str]
+) -> None:
+    run, node = RunFolder(deployment.server.run), deployment.node(1)
+    settings = flatten(as_table(run.config)) | {"privacy.protocol": False} | changes
+    run.write_config(build(settings))
+    node.config.write_text(to_toml(build(settings)), encoding="utf-8")
+    refusal = "privacy.protocol is False, expected True outside a simulation"
+
+    with pytest.raises(ConfigError, match=f"^{refusal}"):
+        load_folder(server_context(str(deployment.server.run)))
+    with pytest.raises(ConfigError, match=f"^{refusal}"):
+        load_settings(context_of(deployment, 1))
+    assert sum(refusal in problem for problem in problems_of(deployment.root)) >= 2
+
+
 def test_a_second_server_in_the_same_folder_is_refused(deployment: Deployment) -> None:
     folder = load_folder(server_context(str(deployment.server.run)))
     with pytest.raises(CheckpointError) as caught:

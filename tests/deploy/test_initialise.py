@@ -105,6 +105,10 @@ def test_an_existing_folder_is_refused(deployment: Deployment) -> None:
         ({"faults.offline": 0.5}, "faults are set, expected none in a deployment: its nodes refuse them"),
         ({"adversaries.sybil": 0.5}, "adversaries are set, expected none in a deployment: its nodes refuse them"),
         (
+            {"privacy.protocol": False, "privacy.sigma": 0.7},
+            "privacy.protocol is False, expected True outside a simulation: the protocol fixes sigma 0.5 and clip 1.0",
+        ),
+        (
             {"data.partition": "dirichlet"},
             "data.partition is 'dirichlet', expected 'chain' in a deployment: a node holds its own data",
         ),

@@ -5,6 +5,7 @@ from flwr.app import Context, Message
 
 from nerv_fl.client import app as client_app
 from nerv_fl.client.privacy import Mechanism, epsilon_of
+from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import AggregationError
 from nerv_fl.server.app import serve
 from tests.federation.conftest import NewRun
@@ -99,13 +100,14 @@ def test_nodes_past_their_budget_refuse_and_say_so(new_run: NewRun, caplog: pyte
     both = set(rewards_of(folder, 1)) & set(COHORT_2)
     assert refusing == both
     assert (
-        f"epsilon after round 2 would be {epsilon_of(MECHANISM, 2, delta=1e-5):.3f} at delta 1e-05 "
-        "per step record (Poisson sampling at 0.25), expected at most 10"
+        f"epsilon after round 2 would be {format_epsilon(epsilon_of(MECHANISM, 2, delta=1e-5), digits=3)} at "
+        "delta 1e-05 per step record (Poisson sampling at 0.25), expected at most 10"
     ) in caplog.text
     record = record_of(folder, 2)
     assert record.reason == f"{6 - len(both)} of 6 nodes were heard, expected at least 70 % of the cohort"
     assert max(state.participations) == 1
     assert record.epsilon is not None
+    assert record.epsilon.max is not None
     assert record.epsilon.max <= 10.0
 
 

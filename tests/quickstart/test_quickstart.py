@@ -73,6 +73,7 @@ def test_masked_cross_entropy_falls_and_the_report_places_it(run: Path, rounds: 
 
 def test_epsilon_ends_below_8(rounds: list[RoundRecord]) -> None:
     assert rounds[-1].epsilon is not None
+    assert rounds[-1].epsilon.max is not None
     assert 0 < rounds[-1].epsilon.max < 8
     assert rounds[-1].epsilon.delta == 1e-5
 

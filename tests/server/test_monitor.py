@@ -112,6 +112,21 @@ def test_epsilon_spread_counts_the_rounds_each_node_took_part_in() -> None:
     assert of[1] < of[3] < of[4]
 
 
+def test_the_epsilon_of_another_mechanism_is_its_own_and_named() -> None:
+    config = tiny_config({"privacy.protocol": False, "privacy.sigma": 2.0})
+    spread = epsilon_spread((3,), config=config)
+
+    assert spread.max == epsilon_of(Mechanism(sigma=2.0, sampling_rate=32 / 128), 3, delta=1e-5)
+    assert spread.mechanism == "not the protocol's mechanism (sigma 2.0, clip 1.0)"
+
+
+def test_without_a_mechanism_there_is_no_epsilon_even_before_the_first_round() -> None:
+    spread = epsilon_spread((0, 3), config=tiny_config({"privacy.protocol": False, "privacy.mechanism": "none"}))
+
+    assert (spread.min, spread.median, spread.max) == (None, None, None)
+    assert spread.mechanism == "no privacy mechanism: epsilon is infinite"
+
+
 def test_epsilon_counts_steps_not_rounds() -> None:
     two_steps = tiny_config({"training.local_steps": 2})
 

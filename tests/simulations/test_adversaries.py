@@ -10,7 +10,7 @@ import pytest
 
 from nerv_fl.arrays import Vector
 from nerv_fl.client.host import HostSettings, NodeHost
-from nerv_fl.config import AdversariesConfig, Flat, RunConfig, build
+from nerv_fl.config import AdversariesConfig, Flat, RunConfig, as_table, build, flatten
 from nerv_fl.errors import ConfigError
 from nerv_fl.sealing import Context, decode_update, open_envelope
 from simulations.adversaries import ATTACKS, AdversarialTraining, assign_roles
@@ -109,6 +109,15 @@ def test_a_fraction_too_small_for_a_group_is_named() -> None:
 def test_more_adversaries_than_nodes_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"fractions in adversaries sum to 1\.2, expected at most 1"):
         AdversariesConfig(sybil=0.6, scaled=0.6)
+
+
+@pytest.mark.parametrize("settings", [{"privacy.sigma": 0.7}, {"privacy.mechanism": "none"}, {}])
+def test_no_deployed_node_leaves_the_protocols_mechanism(field: Field, settings: Flat) -> None:
+    config = build(flatten(as_table(field.settings.config)) | {"privacy.protocol": False} | settings)
+
+    assert replace(field.settings, config=config).simulated
+    with pytest.raises(ConfigError, match=r"^privacy\.protocol is False, expected True outside a simulation"):
+        replace(field.settings, config=config, simulated=False)
 
 
 def test_no_deployed_node_cheats(field: Field) -> None:

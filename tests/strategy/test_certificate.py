@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nerv_fl.config import RunConfig
+from nerv_fl.config import PrivacyConfig, RunConfig
 from nerv_fl.errors import SealError
 from nerv_fl.models.homomorphism import clopper_pearson_low
 from nerv_fl.models.weights import vector_hash
@@ -187,8 +187,65 @@ def test_another_kind_of_document(identity: EnclaveIdentity) -> None:
 
     assert str(caught.value) == (
         "document is 'invoice' version 1, expected 'nerv_fl homomorphism certificate' or 'nerv_fl gate certificate' "
-        "version 1"
+        "version 1 or 2"
     )
+
+
+# --- Another mechanism ------------------------------------------------------------------------------------------------
+
+OWN = {"sigma": 0.7, "clip": 2.0}
+
+
+def body_with(**privacy: object) -> dict[str, Any]:
+    """Return the body of an accepted round whose privacy settings are a simulation's own."""
+    verdict = certify(ORIGIN, CANDIDATE, evaluator=QuadraticPools(optimum_P=ONE), config=GATE, seed=7, round_number=3)
+    config = replace(CONFIG, gate=GATE, privacy=PrivacyConfig(protocol=False, **privacy))  # type: ignore[arg-type]
+    return certificate_body(GIVEN, CANDIDATE, verdict, nodes=COUNTS, run="demo", config=config)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "sigma", "note"),
+    [
+        (OWN, 0.7, "not the protocol's mechanism (sigma 0.7, clip 2.0)"),
+        ({"clip": 2.0}, 0.5, "not the protocol's mechanism (sigma 0.5, clip 2.0)"),
+        ({"mechanism": "none"}, None, "no privacy mechanism: epsilon is infinite"),
+    ],
+)
+def test_another_mechanism_is_stated_and_shown(
+    privacy: dict[str, object], sigma: float | None, note: str, identity: EnclaveIdentity
+) -> None:
+    body = body_with(**privacy)
+    verified = verify_certificate(signed(body, identity), vendor_root=identity.vendor_root)
+
+    assert (body["version"], body["sigma"], body["mechanism"]["note"], verified.mechanism) == (2, sigma, note, note)
+
+
+def test_the_protocols_own_values_change_nothing_in_a_certificate(body: dict[str, Any]) -> None:
+    assert body_with() == body
+    assert "mechanism" not in body
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        edit("version", value=1),
+        edit("mechanism", "sigma", value=0.5),
+        edit("mechanism", "note", value=""),
+        edit("mechanism", "name", value="none"),
+        edit("mechanism", "clip", value=-1.0),
+        edit("mechanism", value={"name": "gaussian", "sigma": 0.5, "clip": 1.0, "note": ""}),
+        edit("sigma", value=0.5),
+        lambda body: body.pop("mechanism"),
+    ],
+)
+def test_a_mechanism_that_is_hidden_or_contradicts_itself_is_refused(
+    change: Callable[[dict[str, Any]], object], identity: EnclaveIdentity
+) -> None:
+    lying = body_with(**OWN)
+    change(lying)
+
+    with pytest.raises(SealError):
+        verify_certificate(signed(lying, identity), vendor_root=identity.vendor_root)
 
 
 def test_no_certificate_for_a_rejected_round() -> None:

@@ -1,11 +1,12 @@
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nerv_fl.arrays import Vector
-from nerv_fl.config import RunConfig
+from nerv_fl.config import RunConfig, build
 from nerv_fl.errors import CheckpointError
 from nerv_fl.sealing import decode_update, encode_update
 from nerv_fl.strategy import opening
@@ -204,3 +205,9 @@ def test_an_honest_update_is_far_below_the_largest_norm() -> None:
     """One step at rate 1: clip 1 plus noise of norm 0.5 sqrt(P) / 64, times 5."""
     assert largest_honest_norm(RunConfig(), 64**2) == pytest.approx(5 * (1 + 0.5))
     assert largest_honest_norm(RunConfig(), 49_376) == pytest.approx(5 * (1 + 0.5 * 49_376**0.5 / 64))
+
+
+def test_the_largest_norm_follows_the_mechanism_and_without_a_clip_there_is_none() -> None:
+    config = build({"privacy.protocol": False, "privacy.sigma": 2.0, "privacy.clip": 3.0})
+    assert largest_honest_norm(config, 64**2) == pytest.approx(5 * 3 * (1 + 2))
+    assert largest_honest_norm(build({"privacy.protocol": False, "privacy.mechanism": "none"}), 64**2) == math.inf

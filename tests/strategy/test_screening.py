@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nerv_fl.arrays import Vector
-from nerv_fl.config import RunConfig
+from nerv_fl.config import RunConfig, build
 from nerv_fl.rng import stream
 from nerv_fl.rows import Rows
 from nerv_fl.sealing import decode_update, encode_update
@@ -52,6 +52,24 @@ def test_no_honest_update_is_flagged(seed: int) -> None:
     public_KP = np.stack([gradient(generator) for _ in range(3)]).astype(np.float32)
 
     assert flags(cohort(100, seed=seed), public_KP=public_KP) == [""] * 100
+
+
+def test_without_a_mechanism_no_honest_update_is_flagged_however_long() -> None:
+    config = build({"privacy.protocol": False, "privacy.mechanism": "none"})
+    updates_NP = cohort(6)
+    updates_NP[0] *= 1000.0
+    updates_NP[1] = 0.0
+
+    assert flags(updates_NP, config=config) == [""] * 6
+
+
+@pytest.mark.parametrize("sigma", [0.2, 3.0])
+def test_the_noise_that_is_looked_for_is_the_mechanisms(sigma: float) -> None:
+    config = build({"privacy.protocol": False, "privacy.sigma": sigma})
+    scale = sigma / CONFIG.privacy.sigma
+
+    assert flags(np.float32(scale) * cohort(), config=config) == [""] * 30
+    assert flags(np.float32(0.9 * scale) * cohort(length=0.0), config=config) == [UNNOISED] * 30
 
 
 def test_long_honest_gradients_do_not_look_as_if_they_lacked_noise() -> None:

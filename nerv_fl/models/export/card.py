@@ -128,20 +128,28 @@ def _privacy(kind: str, manifest: Mapping[str, Any]) -> str:
     """State epsilon with delta, unit and sampling, or that there is none."""
     spent = manifest["metrics"].get("round", {}).get("epsilon")
     if kind == "encoder" and isinstance(spent, Mapping):
-        return (
-            f"Trained federatedly: epsilon {format_epsilon(spent['max'])} at most of any node, at delta "
-            f"{spent['delta']:g} per step record, Poisson sampling, sigma 0.5. "
-            "A simulated run's noise is seeded: epsilon describes deployment."
-        )
+        return _federated_privacy(spent)
     facts = manifest["facts"]
     if facts.get("epsilon") is not None:
         delta = f"delta {facts['delta']:g}" if facts.get("delta") else "a delta that its file does not state"
         unit = "window" if kind == "forecaster" else "step record"
         spent_text = f"epsilon {format_epsilon(facts['epsilon'])} at {delta} per {unit}"
-        return f"Trained by DP-SGD: {spent_text}, Poisson sampling, sigma 0.5."
+        return f"Trained by DP-SGD: {spent_text}, Poisson sampling, {facts.get('mechanism') or 'sigma 0.5'}."
     if "epsilon" in facts or kind == "predictor":
         return "Trained centrally on simulated data, without differential privacy."
     return "Its file says nothing of differential privacy."
+
+
+def _federated_privacy(spent: Mapping[str, Any]) -> str:
+    """State the epsilon of a run's record; where its mechanism is not the protocol's, that in place of sigma."""
+    deviation = spent.get("mechanism", "")
+    if spent["max"] is None:
+        return f"Trained federatedly with {deviation}."
+    return (
+        f"Trained federatedly: epsilon {format_epsilon(spent['max'])} at most of any node, at delta "
+        f"{spent['delta']:g} per step record, Poisson sampling, {deviation or 'sigma 0.5'}. "
+        "A simulated run's noise is seeded: epsilon describes deployment."
+    )
 
 
 def _files(manifest: Mapping[str, Any]) -> str:

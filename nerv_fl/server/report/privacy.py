@@ -1,7 +1,10 @@
 """What was spent, of which unit, and what that protects."""
 
+from collections.abc import Mapping
+
 from nerv_fl.config import RunConfig
 from nerv_fl.epsilon import format_epsilon
+from nerv_fl.records import EpsilonSpread
 from nerv_fl.server.report.charts import Chart, Rule, Series, line_chart
 from nerv_fl.server.report.layout import figure, section, strong
 from nerv_fl.server.report.load import Run
@@ -10,15 +13,21 @@ from nerv_fl.server.report.numbers import plural, short
 
 
 def mechanism(config: RunConfig) -> Html:
-    """Return what an epsilon of this run refers to: delta, unit, sampling and noise."""
-    delta, rate = short(config.privacy.delta), short(config.sampling_rate)
-    noise = f"sigma {short(config.privacy.sigma)}, clip {short(config.privacy.clip)}"
+    """Return what an epsilon of this run refers to: delta, unit, sampling, noise, and whether it is the protocol's."""
+    privacy = config.privacy
+    delta, rate = short(privacy.delta), short(config.sampling_rate)
+    noise = f"sigma {short(privacy.sigma)}, clip {short(privacy.clip)}" if privacy.is_private else "no noise, no clip"
+    if privacy.deviation:
+        noise = f"{noise}; {privacy.deviation}"
     unit = f" (unit: one {config.privacy_unit}; Poisson sampling, q = {rate}; {noise})"
     return join(el("span", f"delta {delta}", class_="nowrap"), unit)
 
 
 def privacy_section(run: Run) -> Html:
     """Return the epsilon of all nodes by round, the budget, and what the unit does and does not protect."""
+    if not run.config.privacy.is_private:
+        return section("privacy", "Privacy spent", prose=(_without_mechanism(run),), figures=[])
+    own = (_own_mechanism(run),) if run.config.privacy.deviation else ()
     noise = (
         "Noise in a simulation is seeded: its epsilon describes deployment and protects from nobody who knows the seed."
     )
@@ -29,7 +38,26 @@ def privacy_section(run: Run) -> Html:
         f"expectation, q = {short(run.config.sampling_rate)}, {plural(steps, 'step')} a round; the "
         "PRV accountant adds up what a node has spent since round 1, and a node past its budget refuses to train."
     )
-    return section("privacy", "Privacy spent", prose=(rate, _unit(run), noise), figures=[_chart(run)])
+    return section("privacy", "Privacy spent", prose=(*own, rate, _unit(run), noise), figures=[_chart(run)])
+
+
+def _own_mechanism(run: Run) -> Html:
+    """Say that the epsilon is of a mechanism which no deployment may use."""
+    sigma, clip = run.config.privacy.sigma, run.config.privacy.clip
+    return join(
+        "This is ",
+        strong("not the protocol's mechanism"),
+        f" (sigma {sigma}, clip {clip}): a deployment refuses it.",
+    )
+
+
+def _without_mechanism(run: Run) -> Html:
+    """Say that nothing was protected, and what nodes did all the same."""
+    return join(
+        strong(run.config.privacy.deviation.capitalize()),
+        ". Nodes neither clipped nor added noise, and nothing was accounted for: the run is a comparison without "
+        f"privacy. Batches are drawn by Poisson sampling at q = {short(run.config.sampling_rate)} all the same.",
+    )
 
 
 def _unit(run: Run) -> Html:
@@ -66,17 +94,24 @@ def _chart(run: Run) -> Html:
     if not spent:
         return el("p", "No node has trained yet, so nothing is spent.", class_="empty")
     budget = run.config.privacy.max_epsilon
+    high = _points(spent, "max")
     chart = Chart(
         label="Epsilon over rounds, with the budget",
         series=[
-            Series(name="max", style="main", points={number: item.max for number, item in spent.items()}),
-            Series(name="median", style="second", points={number: item.median for number, item in spent.items()}),
-            Series(name="min", style="faint", points={number: item.min for number, item in spent.items()}),
+            Series(name="max", style="main", points=high),
+            Series(name="median", style="second", points=_points(spent, "median")),
+            Series(name="min", style="faint", points=_points(spent, "min")),
         ],
         rules=[Rule(name="budget", style="bound", value=budget, text=short(budget))] if budget < float("inf") else [],
-        bands={number: (item.min, item.max) for number, item in spent.items()},
+        bands={number: (low, high[number]) for number, low in _points(spent, "min").items()},
         zero=True,
         format=format_epsilon,
     )
     note = join("Epsilon at ", mechanism(run.config), ", by node: min, median and max.")
     return figure("Epsilon spent so far", line_chart(chart), unit="over all nodes", note=note)
+
+
+def _points(spent: Mapping[int, EpsilonSpread], name: str) -> dict[int, float]:
+    """Return one figure of the spread by round; rounds without an epsilon have none."""
+    values = {number: getattr(item, name) for number, item in spent.items()}
+    return {number: value for number, value in values.items() if value is not None}

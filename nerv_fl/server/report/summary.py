@@ -26,13 +26,12 @@ def tiles(run: Run) -> Html:
     nodes = {row.node for row in run.rewards}
     paid = sum(run.paid_nano.values())
     rejections = plural(len(run.rejected), "rejection") if run.federated else "none has run yet"
-    delta = short(run.config.privacy.delta)
     return el(
         "dl",
         _tile("Rounds accepted", f"{accepted} of {len(run.federated)}", note=rejections),
         _tile("Loss", fixed(last.loss, places=3), note=f"{signed(last.loss - first.loss)} since the bootstrap"),
         *_model_tiles(run),
-        _tile("Epsilon, at most", _epsilon(run), note=f"at delta {delta}, per {run.config.privacy_unit}"),
+        _tile("Epsilon, at most", _epsilon(run), note=_epsilon_note(run)),
         _tile("Paid out", nerv(paid, places=0), note="NERV", title=exact_nano(paid)),
         _tile("Nodes taking part", f"{len(nodes):,}", note=f"of {run.config.federation.num_nodes:,} registered"),
         _tile("Wall time", duration(sum(item.seconds.total for item in run.rounds)), note="all rounds together"),
@@ -88,14 +87,27 @@ def _verdict(run: Run) -> Html:
     ]
     if first.drift and last.drift:
         parts += ["; drift ", strong(f"{tiny(first.drift.mean)} \N{RIGHTWARDS ARROW} {tiny(last.drift.mean)}")]
-    if last.epsilon is not None:
+    if not run.config.privacy.is_private:
+        parts += ["; ", strong(run.config.privacy.deviation)]
+    elif last.epsilon is not None:
         parts += ["; epsilon max ", strong(_epsilon(run)), " at ", mechanism(run.config)]
     return el("p", *parts, ".", class_="verdict")
 
 
 def _epsilon(run: Run) -> str:
-    spent = [record.epsilon.max for record in run.rounds if record.epsilon is not None]
+    if not run.config.privacy.is_private:
+        return format_epsilon(None)
+    spent = [item.epsilon.max for item in run.rounds if item.epsilon is not None and item.epsilon.max is not None]
     return format_epsilon(max(spent)) if spent else short(None)
+
+
+def _epsilon_note(run: Run) -> str:
+    """Return what the epsilon is at and of; where it is not of the protocol's mechanism, that too."""
+    privacy = run.config.privacy
+    if not privacy.is_private:
+        return privacy.deviation
+    parts = (f"at delta {short(privacy.delta)}, per {run.config.privacy_unit}", privacy.deviation)
+    return "; ".join(filter(None, parts))
 
 
 def _strip(run: Run) -> Html | None:
