@@ -19,9 +19,10 @@ from benchmarks.mutate import canonical, hostile, mutate, mutate_json
 from nerv_fl.client.request import read_cohort, read_constants, read_heard, read_order
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import ConfigError, SealError
+from nerv_fl.failure_reasons import MAX_REASON_LENGTH
 from nerv_fl.sealing import EnvelopeRefused, Header, check_evidence, decode_update, open_envelope, read_envelope
 from nerv_fl.strategy.certificate import check_statement, verify_certificate
-from nerv_fl.strategy.nerv import _answers
+from nerv_fl.strategy.nerv import read_messages
 from nerv_fl.strategy.opening import AdmissionLog, open_round
 from nerv_fl.strategy.screening import examiner
 
@@ -190,17 +191,21 @@ def reply(draws: np.random.Generator) -> str:
     """Any reply of a SuperNode gives bytes to open and nodes of the cohort, and stops nothing."""
     cohort = frozenset({NODE, OTHER})
     answer: dict[str, Any] = {"nodes": [NODE, OTHER], "envelopes": list(OURS.envelopes[:2]), "refusing_nodes": []}
+    keys = ("nodes", "envelopes", "refusing_nodes", "reasons", "charged_nodes", "more")
     for _ in range(int(draws.integers(1, 4))):
-        answer[("nodes", "envelopes", "refusing_nodes", "more")[int(draws.integers(4))]] = hostile(draws)
+        answer[keys[int(draws.integers(len(keys)))]] = hostile(draws)
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # as Flower has it inside a run
     about = Message(RecordDict(), dst_node_id=1, message_type="train")
     if draws.random() < 0.1:
         replies = [Message(Error(2, str(hostile(draws)) * 99), reply_to=about)]
     else:
         replies = [Message(_record(answer, draws), reply_to=about)]
-    found = _answers(replies, cohort=cohort, late=frozenset())
+    found = read_messages(replies, names={}, cohort=cohort, late=frozenset(), with_reasons=True)
     require(found.answering | found.refusing <= cohort, "somebody was heard who was not asked", answer)
     require(all(isinstance(item, bytes) for item in found.envelopes), "an envelope that is no bytes", answer)
+    said = [*found.reasons.values(), *(reason for _, reason in found.errors)]
+    require(found.reasons.keys() | found.charged <= cohort, "a reason of a node that was not asked", answer)
+    require(all(reason.isprintable() and len(reason) <= MAX_REASON_LENGTH for reason in said), "a raw reason", answer)
     return ACCEPTED if found.envelopes else "nothing in it"
 
 

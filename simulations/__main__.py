@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from nerv_fl.errors import NervError
-from nerv_fl.records import RewardRow, RoundRecord
+from nerv_fl.records import FINAL_CLOSED, RewardRow, RoundRecord
 from nerv_fl.server.stopping import GracefulStop
 from simulations.engine import run
 from simulations.prepare import claimed_folder, load_recipe, prepare
@@ -43,6 +43,8 @@ def main() -> int:
         print("interrupted; the last finished round is kept, --resume goes on from it", file=sys.stderr)
         # Flower's server thread may still wait for replies; the checkpoint is whole at every moment.
         os._exit(130)
+    if closed := folder.read_manifest().get(FINAL_CLOSED):
+        print(f"final pool not opened: {closed}")
     print(folder.root / "report.html")
     return 0
 

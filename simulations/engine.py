@@ -52,13 +52,14 @@ def run(folder: RunFolder, *, ray: str = LOCAL, on_round: OnRound = ignore_round
 
     # An actor ends by leaving its last task, which Ray would announce as a failure to be retried.
     ClientAppActor.__ray_metadata__.method_meta.max_task_retries["terminate"] = 0  # type: ignore[attr-defined]
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    # What Flower logs as errors are the failures of nodes, one traceback a block and round: the server tells them once.
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
     settings = host_settings(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         start_ray(ray, num_cpus=folder.config.simulation.actors)  # Flower uses a Ray that is started already
         run_simulation(
-            server_app=build_server_app(lambda _context: folder, on_round=on_round),
+            server_app=build_server_app(lambda _context: folder, on_round=on_round, simulated=True),
             client_app=build_client_app(lambda _context: settings),
             num_supernodes=folder.config.simulation.blocks,
             backend_config=backend_config(folder),

@@ -48,5 +48,5 @@ def _out(context: Context) -> Path:
     return out
 
 
-server_app = build_server_app(load_folder)
+server_app = build_server_app(load_folder, simulated=True)
 client_app = build_client_app(load_settings)

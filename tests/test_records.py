@@ -103,7 +103,7 @@ def test_field_names_are_the_contract() -> None:
     assert list(table) == [
         *("round", "accepted", "reason", "step", "homomorphism", "drift", "residual_share", "effective_rank", "loss"),
         *("masked_ce", "epsilon", "nodes", "shapley", "gate", "value", "pool_nano", "carried_nano", "seconds"),
-        *("model_hash", "rewards", "measures", "trivial", "faults"),
+        *("model_hash", "rewards", "measures", "trivial", "faults", "failures"),
     ]
     assert list(table["homomorphism"]) == ["max", "p999", "mean", "bound", "n", "violations"]
     assert list(table["drift"]) == ["mean", "relative", "ratio", "max"]

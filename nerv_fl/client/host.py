@@ -1,9 +1,8 @@
 """The block of nodes that one process hosts: one resident model, one optimiser, one thread, however many nodes."""
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,9 +12,11 @@ import numpy as np
 
 from nerv_fl.arrays import IntArray
 from nerv_fl.client.alone import alone_in
-from nerv_fl.client.node import Node, RoundOrder
+from nerv_fl.client.node import SPENDING_FILE, Node, RoundOrder
 from nerv_fl.client.presence import present
+from nerv_fl.client.refusals import Refusal, Refusals
 from nerv_fl.client.request import read_constants
+from nerv_fl.client.spending import has_spent
 from nerv_fl.client.train import LocalTraining, Records, Trainer, train_honestly
 from nerv_fl.config import LARGEST_FEDERATION, RunConfig
 from nerv_fl.errors import ConfigError, DataError
@@ -24,16 +25,11 @@ from nerv_fl.tasks.known import AnyTask, make_task
 from nerv_fl.tasks.start import Constants
 from nerv_fl.threads import use_one_thread
 
-Answers: TypeAlias = tuple[Mapping[int, bytes], tuple[int, ...]]
+Answers: TypeAlias = tuple[Mapping[int, bytes], Mapping[int, Refusal]]
+"""Envelopes, and refusals, each by the node's number."""
 
 DISK_THREADS: Final = 16
 """Nodes whose files are written at once: a disk that is waited for by many settles them together."""
-
-log = logging.getLogger(__name__)
-
-
-class NodeLostError(Exception):
-    """A node is gone in the middle of its work: it does not answer, and does not say why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,23 +95,23 @@ class NodeHost:
         self._steps = task.size_of(self._data).steps
 
     def answer(self, order: RoundOrder, numbers: Sequence[int]) -> Answers:
-        """Return each node's envelope, and the nodes that refuse; no node's failure is another's.
+        """Return each node's envelope, and the refusals; no node's failure is another's.
 
-        Whoever is lost in the middle of its work is in neither.
-
-        Why a node refused is logged here and leaves in no other form: an error's text may name what the node holds.
+        A node that is lost in the middle of its work is in neither.
         """
+        refusals = _refusals(self._settings, order)
         with present(self._settings.nodes):
-            return self._answers(order, numbers)
+            envelopes = self._envelopes(order, numbers, refusals=refusals)
+        refusals.log_counts(len(numbers))
+        return envelopes, refusals.by_node
 
-    def _answers(self, order: RoundOrder, numbers: Sequence[int]) -> Answers:
+    def _envelopes(self, order: RoundOrder, numbers: Sequence[int], *, refusals: Refusals) -> dict[int, bytes]:
         envelopes: dict[int, bytes] = {}
         keeping: dict[int, Future[bytes]] = {}
-        refusing: list[int] = []
         with ExitStack() as locks, ThreadPoolExecutor(DISK_THREADS) as disk:
-            numbers = self._held(order, numbers, locks=locks, refusing=refusing)
+            numbers = self._held(numbers, locks=locks, refusals=refusals)
             for number, prepared in self._prepare_all(order, numbers, disk=disk).items():
-                with _contained(number, order, refusing=refusing):
+                with refusals.isolate(number):
                     node, stored = prepared.result()
                     if stored is not None:
                         envelopes[number] = stored
@@ -123,13 +119,11 @@ class NodeHost:
                     envelope = node.train(order, trainer=self._trainer, data=self._data)
                     keeping[number] = disk.submit(_keep, node, order, envelope)
             for number, kept in keeping.items():
-                with _contained(number, order, refusing=refusing):
+                with refusals.isolate(number):
                     envelopes[number] = kept.result()
-        return {number: envelopes[number] for number in numbers if number in envelopes}, tuple(sorted(refusing))
+        return {number: envelopes[number] for number in numbers if number in envelopes}
 
-    def _held(
-        self, order: RoundOrder, numbers: Sequence[int], *, locks: ExitStack, refusing: list[int]
-    ) -> Sequence[int]:
+    def _held(self, numbers: Sequence[int], *, locks: ExitStack, refusals: Refusals) -> Sequence[int]:
         """Return the nodes whose folders no other process holds; they are this one's until `locks` closes.
 
         A simulation's blocks share no node, and its folders hold nothing but what a seed gives.
@@ -138,7 +132,7 @@ class NodeHost:
             return numbers
         held = []
         for number in numbers:
-            with _contained(number, order, refusing=refusing):
+            with refusals.isolate(number):
                 locks.enter_context(alone_in(node_folder(self._settings.nodes, number)))
                 held.append(number)
         return held
@@ -174,16 +168,11 @@ def _keep(node: Node, order: RoundOrder, envelope: bytes) -> bytes:
     return envelope
 
 
-@contextmanager
-def _contained(number: int, order: RoundOrder, *, refusing: list[int]) -> Iterator[None]:
-    """Keep whatever happens in one node in it."""
-    try:
-        yield
-    except NodeLostError:
-        log.info("node %d is lost in round %d", number, order.round_number)
-    except Exception:
-        log.exception("node %d gives no update for round %d", number, order.round_number)
-        refusing.append(number)
+def _refusals(settings: HostSettings, order: RoundOrder) -> Refusals:
+    def spent(number: int) -> bool:
+        return has_spent(node_folder(settings.nodes, number) / SPENDING_FILE, order.run, order.round_number)
+
+    return Refusals(order.round_number, has_spent=spent)
 
 
 def shards_of(settings: HostSettings, task: AnyTask, *, data: Any) -> IntArray | Mapping[int, IntArray]:
@@ -225,3 +214,27 @@ def resident_host(settings: HostSettings, *, constants: str) -> NodeHost:
         ConfigError: If they are none.
     """
     return NodeHost(settings, constants=read_constants(constants))
+
+
+def answer_with_host(settings: HostSettings, order: RoundOrder, numbers: Sequence[int], *, constants: str) -> Answers:
+    """Return what the process's host answers; where it cannot be built in a simulation, every node refuses.
+
+    Args:
+        settings: The host's settings.
+        order: The round.
+        numbers: Nodes of the cohort that are hosted here.
+        constants: Those of the task, as the server sent them: a JSON object.
+
+    Raises:
+        Exception: Whatever stops a deployed host before its node is asked.
+    """
+    try:
+        return resident_host(settings, constants=constants).answer(order, numbers)
+    except Exception as error:
+        if not settings.simulated:
+            raise
+        refusals = _refusals(settings, order)
+        for number in numbers:
+            refusals.add(number, error)
+        refusals.log_counts(len(numbers))
+        return {}, refusals.by_node

@@ -32,6 +32,7 @@ from nerv_fl.rng import SystemSource, stream, system_stream
 from nerv_fl.sealing import Context, Evidence, SigningKey, VerifyKey, check_evidence, encode_update, seal
 
 KEY_FILE: Final = "signing.key"
+SPENDING_FILE: Final = "spending.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ class Node:
         self._simulated = simulated
         self._training = training
         self._spending = SpendingLedger(
-            folder / "spending.json",
+            folder / SPENDING_FILE,
             mechanism=mechanism_of(config, sampling_rate=sampling_rate(config, samples)),
             privacy=config.privacy,
             key=None if simulated else SigningKey.load_private(folder / KEY_FILE),

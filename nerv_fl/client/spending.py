@@ -21,7 +21,7 @@ from typing import Any, Final
 from nerv_fl.client.privacy import Mechanism, epsilon_of
 from nerv_fl.config import PrivacyConfig
 from nerv_fl.epsilon import format_epsilon
-from nerv_fl.errors import PrivacyError, SealError
+from nerv_fl.errors import BudgetError, PrivacyError, SealError
 from nerv_fl.files import write_atomically
 from nerv_fl.sealing import SigningKey
 from nerv_fl.sealing.canonical import from_base64, to_base64, to_json
@@ -84,8 +84,8 @@ class SpendingLedger:
         fresh, and it counts again: whether the first update ever left is not known here.
 
         Raises:
-            PrivacyError: If the round would exceed the budget, or later ones have been answered since; nothing is
-            then written.
+            BudgetError: If the round would exceed the budget; nothing is then written.
+            PrivacyError: If later rounds have been answered since; nothing is then written.
         """
         key = _key_of(run, round_number)
         if key in self._steps:
@@ -110,7 +110,7 @@ class SpendingLedger:
         epsilon = epsilon_of(self._mechanism, self.num_steps + num_steps, delta=self._privacy.delta)
         limit, mechanism = self._privacy.max_epsilon, self._mechanism
         if epsilon > limit:
-            raise PrivacyError(
+            raise BudgetError(
                 f"epsilon after round {round_number} would be {format_epsilon(epsilon, digits=3)} at delta "
                 f"{self._privacy.delta:g} per {mechanism.unit} (Poisson sampling at {mechanism.sampling_rate:g}), "
                 f"expected at most {limit:g}{_after_semicolon(self._privacy.deviation)}"
@@ -119,6 +119,14 @@ class SpendingLedger:
 
 def _after_semicolon(note: str) -> str:
     return f"; {note}" if note else ""
+
+
+def has_spent(path: Path, run: str, round_number: int) -> bool:
+    """Return whether a spending ledger holds a round; False if there is no readable one, with which no node trains."""
+    try:
+        return _key_of(run, round_number) in json.loads(path.read_text(encoding="utf-8"))["steps"]
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
+        return False
 
 
 def _key_of(run: str, round_number: int) -> str:

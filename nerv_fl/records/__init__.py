@@ -6,6 +6,8 @@ update was heard, nothing was valued) is null, never zero.
 
 from nerv_fl.records.rewards import REWARD_COLUMNS, RewardRow, read_rewards, rewards_to_csv
 from nerv_fl.records.rounds import (
+    FINAL_CLOSED,
+    STOPPED,
     EpsilonSpread,
     FinalPool,
     GateSummary,
@@ -22,7 +24,9 @@ from nerv_fl.records.rounds import (
 from nerv_fl.records.standing import Drift, EncoderStanding, Homomorphism, MaskedCrossEntropy, Standing
 
 __all__ = [
+    "FINAL_CLOSED",
     "REWARD_COLUMNS",
+    "STOPPED",
     "Drift",
     "EncoderStanding",
     "EpsilonSpread",

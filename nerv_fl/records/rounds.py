@@ -4,11 +4,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Final, get_type_hints
 
 from nerv_fl.errors import DataError
 from nerv_fl.records.standing import Drift, EncoderStanding, Homomorphism, MaskedCrossEntropy, Standing
 from nerv_fl.records.text import read_text
+
+STOPPED: Final = "stopped"
+"""Key of `manifest.json`: why a run stopped for want of updates; null or missing in any other run."""
+FINAL_CLOSED: Final = "final_closed"
+"""Key of `manifest.json`: why the final pool was not opened after the last round; null or missing in any other run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +107,8 @@ class RoundRecord:
     model that stands after the round, on the fixed monitor samples; a task other than the encoder has `measures` in
     their place, by name, and what trivial models reach in `trivial`. `pool_nano` is the round's own pool and
     `carried_nano` what earlier rounds left over; an accepted round that pays, pays their sum.
-    `faults` counts the nodes lost to simulated faults, by fate; null where none are simulated.
+    `faults` counts the nodes lost to simulated faults, by fate; null where none are simulated. `failures` counts the
+    nodes of a simulation that failed, by reason; null where none did, and in a deployment, whose nodes keep theirs.
     """
 
     round: int
@@ -128,6 +134,7 @@ class RoundRecord:
     measures: Mapping[str, float] = field(default_factory=dict)
     trivial: Mapping[str, float] = field(default_factory=dict)
     faults: Mapping[str, int] | None = None
+    failures: Mapping[str, int] | None = None
 
     @property
     def standing(self) -> Standing:

@@ -4,22 +4,25 @@ The folder must be prepared: ledgers, bootstrap, roster. Everything the server n
 was killed goes on from its last checkpoint.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from nerv_fl.arrays import Vector
-from nerv_fl.records import RewardRow, RoundRecord
+from nerv_fl.errors import NoUpdateError
+from nerv_fl.records import FINAL_CLOSED, STOPPED, FinalPool, RewardRow, RoundRecord
 from nerv_fl.server.checkpoint import has_state, load_state
 from nerv_fl.server.enclave import EnclaveSettings
 from nerv_fl.server.enclave_process import open_enclave
+from nerv_fl.server.ending import closed_reason, require_updates
 from nerv_fl.server.folder import POOLS, RunFolder
 from nerv_fl.server.monitor import Monitor
 from nerv_fl.server.recorder import OnRound, Recorder
 from nerv_fl.server.report import write_report
-from nerv_fl.server.tracking import make_trackers
+from nerv_fl.server.tracking import Tracker, make_trackers
 from nerv_fl.server.utility import PoolSettings
 from nerv_fl.strategy.nerv import NervStrategy
 from nerv_fl.strategy.state import FederationState
@@ -47,6 +50,7 @@ def build_server_app(
     on_round: OnRound = ignore_round,
     load_names: Callable[[RunFolder], Mapping[int, str]] = no_names,
     is_asked_to_stop: Callable[[RunFolder], bool] = never,
+    simulated: bool = False,
 ) -> ServerApp:
     """Return the ServerApp of the run folder that `load_folder` gives.
 
@@ -56,6 +60,7 @@ def build_server_app(
         on_round: Told of each finished round.
         load_names: Returns what SuperNodes are called in messages, by Flower's ids of them.
         is_asked_to_stop: Asked between two rounds.
+        simulated: Whether the nodes are a simulation's, which say why they fail and whether they have spent privacy.
     """
     app = ServerApp()
 
@@ -70,6 +75,7 @@ def build_server_app(
             on_round=on_round,
             names=load_names(folder),
             is_asked_to_stop=is_asked_to_stop,
+            simulated=simulated,
         )
 
     return app
@@ -83,6 +89,7 @@ def serve(
     on_round: OnRound = ignore_round,
     names: Mapping[int, str] | None = None,
     is_asked_to_stop: Callable[[RunFolder], bool] = never,
+    simulated: bool = False,
 ) -> FederationState:
     """Run a prepared folder's remaining rounds, open the final pool and write the report.
 
@@ -90,6 +97,8 @@ def serve(
 
     Raises:
         NervError: If the folder is not a prepared run, or no SuperNode comes online.
+        NoUpdateError: If every node failed for one reason, or no update was admitted in any round. The manifest and
+            the report say so, and the checkpoint is that of the last round.
     """
     config, manifest = folder.config, folder.read_manifest()
     start_P, constants = find_task(config.task).read_start(folder.bootstrap_path, config)
@@ -116,15 +125,50 @@ def serve(
             names=names,
             commit=recorder.commit,
             is_asked_to_stop=lambda: is_asked_to_stop(folder),
+            simulated=simulated,
         )
-        strategy.start(grid)
-        is_last = strategy.state.round_number >= config.federation.num_rounds
-        if is_last and "final" not in folder.read_manifest():
-            folder.update_manifest(final=asdict(monitor.final(start_P, strategy.state.theta_P)))
+        with _stop_recorded(folder, trackers=trackers):
+            strategy.start(grid)
+            if strategy.state.round_number >= config.federation.num_rounds:
+                _conclude(folder, open_final=lambda: monitor.final(start_P, strategy.state.theta_P))
+    return strategy.state
+
+
+@contextmanager
+def _stop_recorded(folder: RunFolder, *, trackers: Sequence[Tracker]) -> Iterator[None]:
+    """Write the report and close the trackers at the end, and in the manifest why a run stopped without updates."""
+    if folder.read_manifest().get(STOPPED):
+        folder.update_manifest(**{STOPPED: None})
+    try:
+        yield
+    except NoUpdateError as error:
+        folder.update_manifest(**{STOPPED: str(error)})
+        _finish(folder, trackers)
+        raise
+    _finish(folder, trackers)
+
+
+def _finish(folder: RunFolder, trackers: Sequence[Tracker]) -> None:
     write_report(folder.root)
     for tracker in trackers:
         tracker.close()
-    return strategy.state
+
+
+def _conclude(folder: RunFolder, *, open_final: Callable[[], FinalPool]) -> None:
+    """Open the final pool after the last round, once, if the model has changed; say in the manifest if not.
+
+    Raises:
+        NoUpdateError: If no update was admitted in any round.
+    """
+    if folder.read_manifest().get("final") is not None:
+        return
+    rounds = folder.rounds()
+    require_updates(rounds)
+    if reason := closed_reason(rounds):
+        folder.update_manifest(**{FINAL_CLOSED: reason})
+    else:
+        folder.update_manifest(**{FINAL_CLOSED: None} if FINAL_CLOSED in folder.read_manifest() else {})
+        folder.update_manifest(final=asdict(open_final()))
 
 
 def _state(folder: RunFolder, start_P: Vector, *, run: str) -> tuple[FederationState, bool]:

@@ -12,8 +12,8 @@ from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.monitor import Monitor, epsilon_spread
 from nerv_fl.server.report import write_report
 from nerv_fl.server.tracking import Tracker
-from nerv_fl.strategy.nerv import Hearing
 from nerv_fl.strategy.outcome import RoundOutcome
+from nerv_fl.strategy.replies import Hearing
 from nerv_fl.strategy.rewards import Entry, gini, round_pool_nano
 from nerv_fl.strategy.state import FederationState
 
@@ -112,6 +112,7 @@ class Recorder:
             ),
             model_hash=self._state.model_hash,
             faults=hearing.faults,
+            failures=hearing.failures,
         )
         self._finish(record, rows, entries=entries, certificate=outcome.certificate)
         return self._state

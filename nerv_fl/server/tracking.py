@@ -83,9 +83,13 @@ class WandbTracker:
 def scalars(record: RoundRecord) -> dict[str, float]:
     """Return a record's numbers under slashed names, such as `drift/mean`; what does not exist is left out.
 
-    A decision is 0 or 1; refusals are counted by reason, such as `nodes/refused/duplicate`.
+    A decision is 0 or 1; refusals are counted by reason, such as `nodes/refused/duplicate`. Nodes that failed are
+    counted together: their reasons are sentences.
     """
-    numbers = _numbers(asdict(record), prefix="")
+    table = asdict(record)
+    if record.failures is not None:
+        table["failures"] = sum(record.failures.values())
+    numbers = _numbers(table, prefix="")
     return {name: value for name, value in numbers.items() if name not in WORDS}
 
 

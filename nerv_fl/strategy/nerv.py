@@ -6,10 +6,7 @@ No other file of the strategy knows Flower.
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from itertools import zip_longest
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -17,43 +14,27 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from nerv_fl.config import RunConfig
-from nerv_fl.errors import AggregationError, ConfigError
-from nerv_fl.faults import LATE, OFFLINE, nodes_by_fate
+from nerv_fl.errors import AggregationError, ConfigError, NoUpdateError
+from nerv_fl.failure_reasons import count_reasons
+from nerv_fl.faults import FAILED, LATE, OFFLINE, nodes_by_fate
 from nerv_fl.strategy.draw import draw_cohort
+from nerv_fl.strategy.failure_log import FailureLog, stop_words
 from nerv_fl.strategy.outcome import Border, RoundInput, RoundOutcome
+from nerv_fl.strategy.replies import (
+    CommonFailure,
+    Hearing,
+    RoundReplies,
+    common_failure,
+    failure_reasons,
+    read_replies,
+    trained_nodes,
+)
 from nerv_fl.strategy.state import FederationState
 from nerv_fl.tasks.start import Constants
 
-LONGEST_REASON: Final = 500
-"""Characters that are logged of what a SuperNode says of its failure: it may be anything, on one line."""
-
 log = logging.getLogger(__name__)
 
-Commit = Callable[[RoundOutcome, "Hearing"], FederationState]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hearing:
-    """Who answered a round.
-
-    Attributes:
-        trained: Nodes that were asked and did not say that they refused: each may have spent privacy.
-        seconds: Wall time from asking to the last answer.
-        faults: Nodes that a simulation lost, counted by fate; None if it simulates no faults.
-    """
-
-    trained: frozenset[int]
-    seconds: float
-    faults: Mapping[str, int] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Answers:
-    """What a round's replies hold: only the envelopes prove anything, the rest is said by whoever replied."""
-
-    envelopes: list[bytes]
-    answering: frozenset[int]
-    refusing: frozenset[int]
+Commit = Callable[[RoundOutcome, Hearing], FederationState]
 
 
 class NervStrategy(Strategy):
@@ -70,6 +51,7 @@ class NervStrategy(Strategy):
         names: What SuperNodes are called in messages, by Flower's ids of them.
         commit: Takes each outcome, makes it durable and returns the state that stands.
         is_asked_to_stop: Asked before each round; it ends the rounds.
+        simulated: Whether the nodes are a simulation's, whose reasons and spending are known and believed.
     """
 
     def __init__(
@@ -85,6 +67,7 @@ class NervStrategy(Strategy):
         commit: Commit,
         names: Mapping[int, str] | None = None,
         is_asked_to_stop: Callable[[], bool] = lambda: False,
+        simulated: bool = False,
     ) -> None:
         self._enclave = enclave
         self._state = state
@@ -96,7 +79,10 @@ class NervStrategy(Strategy):
         self._commit = commit
         self._names = dict(names or {})
         self._is_asked_to_stop = is_asked_to_stop
+        self._simulated = simulated
         self._asked_at = 0.0
+        self._num_asked = 0
+        self._log = FailureLog()
 
     @property
     def state(self) -> FederationState:
@@ -120,6 +106,8 @@ class NervStrategy(Strategy):
         Raises:
             ConfigError: If other initial weights are given.
             AggregationError: If no SuperNode comes online in time.
+            NoUpdateError: If every node of a simulation's round failed for one reason; the round is not committed, so
+                that a resumed run repeats it.
         """
         if initial_arrays is not None:
             raise ConfigError("initial_arrays is given, expected None: the federation's state holds the weights")
@@ -153,6 +141,7 @@ class NervStrategy(Strategy):
         )
         content = RecordDict({"round": request, "theta": arrays})
         supernodes = sorted(self._wait_for_supernodes(grid))
+        self._num_asked = len(supernodes)
         return [
             Message(content=content, dst_node_id=supernode, message_type=MessageType.TRAIN) for supernode in supernodes
         ]
@@ -162,16 +151,25 @@ class NervStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Hand the round's envelopes to the enclave and commit its outcome."""
         cohort, lost = self.cohort(server_round), self._lost(server_round)
-        answers = _answers(replies, cohort=frozenset(cohort), late=lost[LATE])
+        received = read_messages(
+            list(replies),
+            names=self._names,
+            cohort=frozenset(cohort),
+            late=lost[LATE],
+            with_reasons=self._simulated,
+        )
+        asked = frozenset(cohort) - lost[OFFLINE]
+        expected = asked - lost[FAILED]
+        failed = self._failed(received, expected=expected)
         hearing = Hearing(
-            trained=frozenset(cohort) - lost[OFFLINE] - answers.refusing,
+            trained=trained_nodes(received, asked, simulated=self._simulated),
             seconds=time.perf_counter() - self._asked_at,
             faults={fate: len(nodes) for fate, nodes in lost.items()} if self._config.faults.any else None,
+            failures=count_reasons(failed) if failed else None,
         )
-        silent = sorted(hearing.trained - answers.answering)
-        if answers.refusing or silent:
-            refusing = sorted(answers.refusing)
-            log.warning("round %d: nodes %s refuse, nodes %s are silent", server_round, refusing, silent)
+        if failure := self._common_failure(failed, received, expected=expected):
+            raise NoUpdateError(stop_words(server_round, failure))
+        self._log.report(server_round, received, failed=failed, expected=expected, num_supernodes=self._num_asked)
         outcome = self._enclave.process(
             RoundInput(
                 round_number=server_round,
@@ -180,12 +178,27 @@ class NervStrategy(Strategy):
                 optimizer=self._state.optimizer,
                 move_P=self._state.move_P,
                 cohort=cohort,
-                envelopes=answers.envelopes,
+                envelopes=received.envelopes,
                 weights=self._weights,
             )
         )
         self._state = self._commit(outcome, hearing)
         return self._arrays(), MetricRecord({"accepted": int(outcome.accepted), "step": outcome.step})
+
+    def _failed(self, received: RoundReplies, *, expected: frozenset[int]) -> dict[int, str]:
+        """Return the reason of each failed node; a deployed node's reason does not leave its machine."""
+        return failure_reasons(received, expected, num_supernodes=self._num_asked) if self._simulated else {}
+
+    def _common_failure(
+        self, failed: Mapping[int, str], received: RoundReplies, *, expected: frozenset[int]
+    ) -> CommonFailure | None:
+        """Return what stops the run: one reason for all nodes, unless it is that budgets are spent in earlier rounds.
+
+        A model that was trained before the budgets ended is a result, and no resume could give them back.
+        """
+        if expected <= received.over_budget and any(self._state.participations):
+            return None
+        return common_failure(failed, received, expected=expected)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -240,38 +253,31 @@ class NervStrategy(Strategy):
         return f", {', '.join(missing)} missing" if missing else ""
 
 
-def _answers(replies: Iterable[Message], *, cohort: frozenset[int], late: frozenset[int]) -> _Answers:
-    """Return what the replies hold, without what is late.
+def read_messages(
+    messages: Sequence[Message],
+    *,
+    names: Mapping[int, str],
+    cohort: frozenset[int],
+    late: frozenset[int],
+    with_reasons: bool,
+) -> RoundReplies:
+    """Return the contents of a round's reply messages; the sender of a reply may have put anything into it.
 
-    A failed SuperNode is logged, and whoever replies may send anything; who was not asked is not listened to.
+    Args:
+        messages: The replies, errors among them.
+        names: Names of the SuperNodes, by Flower's ids of them.
+        cohort: Nodes that were asked.
+        late: Nodes whose envelopes come after the simulated deadline.
+        with_reasons: Whether reasons are read, as in a simulation.
     """
-    envelopes: list[bytes] = []
-    answering: set[int] = set()
-    refusing: set[int] = set()
-    for reply in replies:
-        if not reply.has_content():
-            whose, why = reply.metadata.reply_to_message_id, _on_one_line(str(reply.error.reason))
-            log.warning("SuperNode of message %s failed: %s", whose, why)
-            continue
-        answer = reply.content.config_records.get("answer", ConfigRecord())
-        nodes = [item for item in _list_of(answer, "nodes") if _is_number(item)]
-        sealed = zip_longest(nodes, _list_of(answer, "envelopes"))
-        envelopes.extend(item for node, item in sealed if isinstance(item, bytes) and node not in late)
-        answering.update(cohort.intersection(nodes) - late)
-        refusing.update(cohort.intersection(filter(_is_number, _list_of(answer, "refusing_nodes"))))
-    return _Answers(envelopes=envelopes, answering=frozenset(answering), refusing=frozenset(refusing))
-
-
-def _on_one_line(text: str) -> str:
-    """Return the beginning of what somebody says, without anything that a log or a terminal would act upon."""
-    return "".join(character if character.isprintable() else "?" for character in text[:LONGEST_REASON])
-
-
-def _is_number(item: object) -> bool:
-    return isinstance(item, int) and not isinstance(item, bool)
-
-
-def _list_of(answer: ConfigRecord, key: str) -> list[Any]:
-    """Return a list of a reply, empty if there is none."""
-    value = answer.get(key)
-    return list(value) if isinstance(value, list) else []
+    return read_replies(
+        [item.content.config_records.get("answer", ConfigRecord()) for item in messages if item.has_content()],
+        [
+            (names.get(item.metadata.src_node_id, ""), str(item.error.reason))
+            for item in messages
+            if not item.has_content()
+        ],
+        cohort=cohort,
+        late=late,
+        with_reasons=with_reasons,
+    )

@@ -11,6 +11,7 @@ from typing import Final
 
 from nerv_fl.config import RunConfig, as_table, flatten
 from nerv_fl.errors import CheckpointError
+from nerv_fl.records import FINAL_CLOSED
 from nerv_fl.server.folder import RunFolder
 from simulations.prepare import Progress, begin_or_resume, prepare
 from simulations.sweep.grid import Point
@@ -44,8 +45,9 @@ def point_folder(root: Path, point: Point) -> RunFolder:
 
 
 def is_finished(folder: RunFolder) -> bool:
-    """Return whether a run is over, its final pool opened."""
-    return "final" in folder.read_manifest()
+    """Return whether a run is over: its final pool is open, or stays closed since its model has not changed."""
+    manifest = folder.read_manifest()
+    return any(manifest.get(key) is not None for key in ("final", FINAL_CLOSED))
 
 
 def run_point(root: Path, point: Point, *, shared: RunFolder) -> RunFolder:

@@ -32,7 +32,7 @@ class Outcome:
         samples_per_node: Of the epsilon's sampling rate, too.
         rounds: Federated rounds.
         accepted: Of them.
-        difference: Data loss on the final pool, after minus before, nats.
+        difference: Data loss on the final pool, after minus before, nats; 0 if no round was accepted.
         ci_low: Lower end of its interval over chains.
         ci_high: Upper end.
         masked_ce: Masked cross-entropy after the last round, nats; `unigram` and `per_account` are the trivial models'.
@@ -93,7 +93,7 @@ class Setting:
 def outcome_of(point: Point, folder: RunFolder, *, central: Central | None) -> Outcome:
     """Read what a finished run came to."""
     records, config = folder.rounds(), point.config
-    last, final = records[-1], FinalPool(**folder.read_manifest()["final"])
+    last, final = records[-1], _final_pool(folder)
     masked_ce, drift = last.encoder.masked_ce, last.encoder.drift
     gap = masked_ce.unigram - masked_ce.per_account
     return Outcome(
@@ -105,19 +105,29 @@ def outcome_of(point: Point, folder: RunFolder, *, central: Central | None) -> O
         samples_per_node=config.data.samples_per_node,
         rounds=last.round,
         accepted=sum(record.accepted for record in records[1:]),
-        difference=final.difference,
-        ci_low=final.ci_low,
-        ci_high=final.ci_high,
+        difference=final.difference if final else 0.0,
+        ci_low=final.ci_low if final else 0.0,
+        ci_high=final.ci_high if final else 0.0,
         masked_ce=masked_ce.value,
         unigram=masked_ce.unigram,
         per_account=masked_ce.per_account,
         gap_closed=(masked_ce.unigram - masked_ce.value) / gap,
-        central_share=-final.difference / (final.loss_before - central.loss) if central else None,
+        central_share=_central_share(final, central) if central else None,
         central_masked_ce=central.masked_ce if central else None,
         drift=drift.mean,
         relative_drift=drift.relative,
         seconds=sum(record.seconds.total for record in records),
     )
+
+
+def _final_pool(folder: RunFolder) -> FinalPool | None:
+    """Return a run's result on the final pool, or None if it stayed closed: the model has not changed."""
+    final = folder.read_manifest().get("final")
+    return None if final is None else FinalPool(**final)
+
+
+def _central_share(final: FinalPool | None, central: Central) -> float:
+    return -final.difference / (final.loss_before - central.loss) if final else 0.0
 
 
 def settings_of(outcomes: Sequence[Outcome], *, epsilon: float) -> list[Setting]:

@@ -14,7 +14,7 @@ from benchmarks.fuzz_targets import ACCEPTED, TARGETS, Broken
 from benchmarks.mutate import mutate
 from nerv_fl import rng
 from nerv_fl.sealing import EnvelopeRefused, envelope
-from nerv_fl.strategy import nerv, opening
+from nerv_fl.strategy import opening, replies
 
 EXAMPLES = 25
 INPUTS = {"hostile_node": 12, "carrier": 20}
@@ -82,7 +82,7 @@ def planted_size(patch: pytest.MonkeyPatch) -> None:
 
 
 def planted_listener(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(nerv, "_list_of", lambda answer, key: answer[key])
+    patch.setattr(replies, "_list_of", lambda answer, key: answer[key])
 
 
 def planted_evidence(patch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Messages to a SuperNode, as a server would send them or as it should not."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
@@ -18,6 +18,9 @@ class Answer:
     nodes: list[int]
     envelopes: list[bytes]
     refusing_nodes: list[int]
+    reasons: list[str] = field(default_factory=list)
+    charged_nodes: list[int] = field(default_factory=list)
+    over_budget_nodes: list[int] = field(default_factory=list)
 
 
 def answer_of(reply: Message) -> Answer:

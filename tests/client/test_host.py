@@ -21,7 +21,7 @@ def test_each_node_answers_for_itself(field: Field) -> None:
     envelopes, refusing = field.host().answer(field.order(), [1, 4, 6])
 
     assert list(envelopes) == [1, 4, 6]
-    assert refusing == ()
+    assert not refusing
     updates_NP = [field.opened(envelope, node) for node, envelope in envelopes.items()]
     assert not np.array_equal(updates_NP[0], updates_NP[1])
 
@@ -45,7 +45,7 @@ def test_one_nodes_failure_is_not_anothers(field: Field) -> None:
     envelopes, refusing = field.host().answer(field.order(), [0, 1, 4, 5, 6])
 
     assert list(envelopes) == [0, 6]
-    assert refusing == (1, 4, 5)
+    assert list(refusing) == [1, 4, 5]
 
 
 def test_a_full_disk_is_the_nodes_own_failure(field: Field) -> None:
@@ -57,7 +57,7 @@ def test_a_full_disk_is_the_nodes_own_failure(field: Field) -> None:
     envelopes, refusing = field.host().answer(field.order(), [0, 4])
 
     assert list(envelopes) == [0]
-    assert refusing == (4,)
+    assert list(refusing) == [4]
 
 
 def test_an_envelope_that_could_not_be_kept_does_not_leave(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_an_envelope_that_could_not_be_kept_does_not_leave(field: Field, monkeyp
 
     envelopes, refusing = field.host().answer(field.order(), [0, 4, 6])
 
-    assert (list(envelopes), refusing) == ([0, 6], (4,))
+    assert (list(envelopes), list(refusing)) == ([0, 6], [4])
     assert all(envelope_of(field.folder.node(node)) == envelopes[node] for node in (0, 6))
 
 
@@ -89,12 +89,12 @@ def test_no_node_trains_before_its_spending_is_on_disk(field: Field) -> None:
     assert spent == [True] * 5
 
 
-def test_why_a_node_refused_is_logged_and_does_not_leave(field: Field, caplog: pytest.LogCaptureFixture) -> None:
+def test_why_a_node_refused_is_logged(field: Field, caplog: pytest.LogCaptureFixture) -> None:
     (field.folder.node(4) / "sent.envelope").write_text("{")
 
     _, refusing = field.host().answer(field.order(), [4])
 
-    assert refusing == (4,)
+    assert list(refusing) == [4]
     assert "sent.envelope is damaged" in caplog.text
 
 

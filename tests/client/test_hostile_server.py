@@ -166,7 +166,6 @@ NO_REQUEST: dict[str, dict[str, Any]] = {
     "constants without end": {"constants": '{"movement_floor":' + "[" * 10**5},
     "constants that are NaN": {"constants": '{"movement_floor": NaN}'},
     "constants of 400 digits": {"constants": '{"movement_floor": 1' + "0" * 400 + "}"},
-    "constants that are missing": {"constants": "{}"},
 }
 
 
@@ -179,6 +178,14 @@ def test_a_request_that_is_none_is_an_error_reply_and_the_next_is_answered(name:
     assert spent(field) == []
     if name == "a node twice":
         assert answer_of(ask(field)).nodes == HOSTED
+
+
+def test_constants_that_the_task_does_not_allow_are_refused_by_every_node(field: Field) -> None:
+    answer = answer_of(ask(field, constants="{}"))
+
+    assert (answer.nodes, answer.refusing_nodes, answer.charged_nodes) == ([], HOSTED, [])
+    assert spent(field) == []
+    assert answer_of(ask(field)).nodes == HOSTED
 
 
 @pytest.mark.parametrize("content", [RecordDict(), RecordDict({"round": ConfigRecord({"round": 1})})])

@@ -104,14 +104,18 @@ def test_a_node_keeps_to_the_settings_it_agreed_to(deployment: Deployment) -> No
     assert refused(deployment) == [1]
 
 
-def test_a_node_whose_data_are_of_another_size_answers_nothing(deployment: Deployment) -> None:
+def test_a_node_whose_data_are_of_another_size_answers_nothing(
+    deployment: Deployment, caplog: pytest.LogCaptureFixture
+) -> None:
     """Its sampling rate is a public constant: more or less data would belie it."""
     shutil.copy(RunFolder(deployment.server.run).data("certify"), deployment.node(1).data)
     grid = GridOfMachines(deployment)
     serve(grid, load_folder(server_context(str(deployment.server.run))), num_supernodes=NUM_NODES)
 
     (reason,) = {str(reply.error.reason) for reply in grid.replies if reply.has_error()}
-    assert "holds 64 chains of 4 steps, expected 32 of 4 (data.samples_per_node = 128, data.steps = 4)" in reason
+    assert "its own log holds the reason" in reason
+    assert "chains" not in reason
+    assert "holds 64 chains of 4 steps, expected 32 of 4 (data.samples_per_node = 128, data.steps = 4)" in caplog.text
 
 
 @pytest.mark.parametrize("missing", ["roster.json", "bootstrap.safetensors", "data/certify.h5", "enclave"])

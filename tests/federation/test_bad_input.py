@@ -6,7 +6,7 @@ import h5py
 import pytest
 
 from datagen.ledger import LedgerShape, generate_ledger
-from nerv_fl.errors import CheckpointError, DataError, SealError
+from nerv_fl.errors import CheckpointError, DataError, NoUpdateError, SealError
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.strategy.identity import own_code_hash
 from tests.federation.conftest import NewRun
@@ -66,19 +66,19 @@ def test_pool_of_another_account_number(new_run: NewRun) -> None:
     assert str(caught.value) == f"{path} has 32 accounts, expected 64 (the model's)"
 
 
-def test_nodes_ledger_of_another_account_number_reaches_nobody_elses_round(
-    new_run: NewRun, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The SuperNode that hosts it fails; the server rejects the round for lack of nodes and keeps its encoder."""
+def test_nodes_ledger_of_another_account_number(new_run: NewRun) -> None:
+    """No node can train with it: the run stops before its first round is recorded."""
     folder = new_run(**{"federation.num_rounds": 1})
     path = folder.data("nodes")
     generate_ledger(path, LedgerShape(chains=256, steps=4, accounts=32, max_transactions=8, profile="live", seed=1))
 
-    run_rounds(folder)
+    with pytest.raises(NoUpdateError) as caught:
+        run_rounds(folder)
 
-    assert f"{path} has 32 accounts, expected 64 (the model's)" in caplog.text
-    assert folder.rounds()[1].reason == "0 of 6 nodes were heard, expected at least 70 % of the cohort"
-    assert folder.rounds()[1].model_hash == folder.rounds()[0].model_hash
+    assert str(caught.value).startswith(
+        f"round 1: 6 of 6 nodes: {path} has 32 accounts, expected 64 (the model's). The run stops here"
+    )
+    assert [record.round for record in folder.rounds()] == [0]
 
 
 def test_damaged_bootstrap(new_run: NewRun) -> None:

@@ -9,7 +9,7 @@ from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import AggregationError
 from nerv_fl.server.app import serve
 from tests.federation.conftest import NewRun
-from tests.federation.fake_grid import FakeGrid
+from tests.federation.fake_grid import FakeGrid, Meddle
 from tests.federation.tiny_run import COHORT_2, bootstrap_hash, make_grid, record_of, rewards_of, run_rounds
 
 MECHANISM = Mechanism(sigma=0.5, sampling_rate=32 / 128)
@@ -18,13 +18,8 @@ MECHANISM = Mechanism(sigma=0.5, sampling_rate=32 / 128)
 def test_too_few_replies_reject_the_round_and_the_next_one_runs(new_run: NewRun) -> None:
     folder = new_run(**{"federation.num_rounds": 2})
     before = bootstrap_hash(folder)
-    seen: list[int] = []
 
-    def lose_the_first_reply(reply: Message) -> Message | None:
-        seen.append(len(seen))
-        return None if len(seen) == 1 else reply
-
-    run_rounds(folder, meddle=lose_the_first_reply)
+    run_rounds(folder, meddle=lose_replies(1))
 
     lost, following = record_of(folder, 1), record_of(folder, 2)
     assert not lost.accepted
@@ -38,20 +33,32 @@ def test_too_few_replies_reject_the_round_and_the_next_one_runs(new_run: NewRun)
 
 
 def test_no_reply_at_all_is_a_rejected_round_too(new_run: NewRun) -> None:
-    folder = new_run(**{"federation.num_rounds": 1})
+    folder = new_run(**{"federation.num_rounds": 2})
 
-    state = run_rounds(folder, meddle=lambda _reply: None)
+    run_rounds(folder, meddle=lose_replies(2))
 
     assert record_of(folder, 1).reason == "0 of 6 nodes were heard, expected at least 70 % of the cohort"
-    assert state.model_hash == bootstrap_hash(folder)
+    assert record_of(folder, 1).model_hash == bootstrap_hash(folder)
+    assert record_of(folder, 2).accepted
 
 
 def test_nodes_that_may_have_trained_are_charged_even_if_their_replies_are_lost(new_run: NewRun) -> None:
-    folder = new_run(**{"federation.num_rounds": 1})
+    folder = new_run(**{"federation.num_rounds": 2})
 
-    state = run_rounds(folder, meddle=lambda _reply: None)
+    state = run_rounds(folder, meddle=lose_replies(2))
 
-    assert sum(state.participations) == 6
+    assert sum(state.participations) == 6 + 6
+
+
+def lose_replies(number: int) -> Meddle:
+    """Return what loses the first replies of a run."""
+    seen: list[Message] = []
+
+    def lose(reply: Message) -> Message | None:
+        seen.append(reply)
+        return None if len(seen) <= number else reply
+
+    return lose
 
 
 def test_a_crashing_supernode_does_not_stop_the_round(
@@ -67,7 +74,7 @@ def test_a_crashing_supernode_does_not_stop_the_round(
     assert record.accepted
     assert record.nodes is not None
     assert (record.nodes.sampled, record.nodes.heard, record.nodes.admitted) == (6, 5, 5)
-    assert "failed: RuntimeError('out of memory')" in caplog.text
+    assert "round 1: 1 of 6 SuperNodes failed: RuntimeError('out of memory')" in caplog.text
 
 
 class SuperNodeCrash:
@@ -93,7 +100,7 @@ def test_nodes_past_their_budget_refuse_and_say_so(new_run: NewRun, caplog: pyte
     folder = new_run(**{"federation.num_rounds": 2, "privacy.max_epsilon": 10.0})
     grid = make_grid(folder)
 
-    state = serve(grid, folder, num_supernodes=2)
+    state = serve(grid, folder, num_supernodes=2, simulated=True)
 
     second = [reply.content.config_records["answer"] for reply in grid.replies[2:]]
     refusing = {node for answer in second for node in answer["refusing_nodes"]}  # type: ignore[union-attr]

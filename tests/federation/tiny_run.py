@@ -117,7 +117,7 @@ def run_rounds(
 ) -> FederationState:
     """Run a folder's remaining rounds through a fake grid."""
     grid = make_grid(folder, num_supernodes=num_supernodes, meddle=meddle)
-    return serve(grid, folder, num_supernodes=num_supernodes, on_round=on_round)
+    return serve(grid, folder, num_supernodes=num_supernodes, on_round=on_round, simulated=True)
 
 
 @dataclass(frozen=True)

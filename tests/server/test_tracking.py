@@ -131,3 +131,11 @@ def test_a_missing_package_names_the_extra(
         make_trackers(TrackingConfig(**{extra: True}), tmp_path)
     expected = f"tracking.{extra} is true, but {extra} is not installed: pip install 'nerv-fl[{extra}]'"
     assert str(caught.value) == expected
+
+
+def test_failed_nodes_are_one_number_whatever_their_reasons() -> None:
+    found = scalars(replace(RECORD, failures={"no device, which is a sentence": 40, "no data": 2}))
+
+    assert found["failures"] == 42
+    assert not [name for name in found if name.startswith("failures/")]
+    assert "failures" not in scalars(RECORD)

@@ -66,3 +66,21 @@ def test_from_nothing_to_a_report(tmp_path: Path) -> None:
 
     assert [record.round for record in RunFolder(out).rounds()] == [0, 1, 2]
     assert (out / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_run_in_which_every_node_fails_says_why_in_one_line_and_fails(tmp_path: Path) -> None:
+    folder = copy_run(tmp_path / "run")
+    for node in range(folder.config.federation.num_nodes):
+        (folder.node(node) / "spending.json").write_text("[]")
+    overrides = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-m", "simulations", "quickstart", "--out", str(folder.root), "--resume", *overrides]
+
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+
+    assert finished.returncode == 1
+    (line,) = [line for line in finished.stderr.splitlines() if "spending" in line]
+    assert line.startswith("error: round 1: 6 of 6 nodes: ")
+    assert "is not a spending ledger" in line
+    assert "Traceback" not in finished.stderr + finished.stdout
+    assert "final" not in folder.read_manifest()

@@ -35,7 +35,7 @@ def test_who_fails_has_spent_and_neither_answers_nor_refuses(field_of: Callable[
     envelopes, refusing = field.host().answer(field.order(), NODES)
 
     assert set(envelopes) == set(NODES) - failed
-    assert refusing == ()
+    assert not refusing
     for node in NODES:
         spent = json.loads((field.folder.node(node) / "spending.json").read_text())["steps"]
         assert list(spent.values()) == [1]
@@ -59,7 +59,7 @@ def test_adversaries_fail_too(field_of: Callable[[Flat], Field]) -> None:
     assert isinstance(training, FaultyTraining)
     assert isinstance(training.training, AdversarialTraining)
 
-    assert field.host().answer(field.order(), NODES) == ({}, ())
+    assert field.host().answer(field.order(), NODES) == ({}, {})
 
 
 def test_a_deployed_host_refuses_faults(field_of: Callable[[Flat], Field]) -> None:

@@ -11,8 +11,9 @@ from flwr.clientapp import ClientApp
 from nerv_fl.config import RunConfig, build
 from nerv_fl.rng import stream
 from nerv_fl.strategy.enclave import Enclave
-from nerv_fl.strategy.nerv import Hearing, NervStrategy
+from nerv_fl.strategy.nerv import NervStrategy
 from nerv_fl.strategy.outcome import RoundInput, RoundOutcome
+from nerv_fl.strategy.replies import Hearing
 from nerv_fl.strategy.state import FederationState
 from tests.federation.fake_grid import FakeGrid
 
@@ -37,7 +38,7 @@ class StubEnclave:
 class Bench:
     """A strategy with a stub enclave, and what it committed."""
 
-    def __init__(self, config: RunConfig = CONFIG, *, num_supernodes: int = 2) -> None:
+    def __init__(self, config: RunConfig = CONFIG, *, num_supernodes: int = 2, simulated: bool = False) -> None:
         self.enclave = StubEnclave()
         self.hearings: list[Hearing] = []
         self.state = FederationState.first(THETA, num_nodes=20, rewards=config.rewards, run="test")
@@ -50,6 +51,7 @@ class Bench:
             constants={"movement_floor": 0.25},
             num_supernodes=num_supernodes,
             commit=self.commit,
+            simulated=simulated,
         )
 
     def commit(self, outcome: RoundOutcome, hearing: Hearing) -> FederationState:
@@ -144,14 +146,18 @@ def test_a_resumed_strategy_runs_what_is_left() -> None:
     assert [given.round_number for given in bench.enclave.given] == [1, 2, 3]
 
 
-def test_who_refused_spent_nothing_and_who_was_lost_may_have() -> None:
-    bench = Bench()
+@pytest.mark.parametrize("simulated", [False, True])
+def test_who_refused_is_charged_as_far_as_its_word_is_known_to_be_true(simulated: bool) -> None:
+    """Two nodes refuse, one of them after it has spent; the other three of the cohort are silent."""
+    bench = Bench(simulated=simulated)
     cohort = bench.strategy.cohort(1)
-    grid = grid_of({0: answer([b"a"], refusing=[cohort[0], cohort[3]])})
+    refusing = {"refusing_nodes": [cohort[0], cohort[3]], "charged_nodes": [cohort[3]], "reasons": ["a", "b"]}
+    grid = grid_of({0: answer([b"a"]) | refusing})
 
     bench.strategy.start(grid, num_rounds=1)
 
-    assert bench.hearings[0].trained == frozenset(cohort) - {cohort[0], cohort[3]}
+    assert bench.hearings[0].trained == frozenset(cohort) - ({cohort[0]} if simulated else set())
+    assert bench.hearings[0].failures is None or simulated
     assert bench.hearings[0].seconds >= 0
     assert list(bench.enclave.given[0].envelopes) == [b"a"]
 
@@ -197,8 +203,8 @@ def test_what_a_supernode_says_of_its_failure_is_logged_on_one_line_and_cut(capl
     Bench().strategy.start(grid, num_rounds=1)
 
     said = [message for message in caplog.messages if "failed: " in message]
-    assert len(said) == 2
-    assert "failed: lost?round 1: all is well?[2Jx" in said[0]
+    assert len(said) == 1
+    assert "round 1: 2 of 2 SuperNodes failed: lost round 1: all is well?[2Jx" in said[0]
     assert all(message.isprintable() and len(message) < 600 for message in said)
 
 

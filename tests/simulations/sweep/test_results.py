@@ -4,12 +4,19 @@ import csv
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from flwr.app import Message
 from scipy.stats import ttest_1samp
 
-from simulations.sweep.results import Interval, Outcome, interval, settings_of
+from simulations.sweep.central import Central
+from simulations.sweep.grid import Point
+from simulations.sweep.points import is_finished
+from simulations.sweep.results import Interval, Outcome, interval, outcome_of, settings_of
 from simulations.sweep.tables import rows_of, to_csv, to_json, to_markdown
+from tests.federation.fake_grid import Meddle
+from tests.federation.tiny_run import copy_run, run_rounds
 
 ONE = Outcome(
     label="a=1",
@@ -69,3 +76,24 @@ def test_tables() -> None:
     assert (float(first["gap_closed"]), second["central_share"]) == (0.5, "")
     table = json.loads(to_json([ONE, TWO], settings, facts={"epsilon": 5.1}))
     assert (table["epsilon"], len(table["runs"]), table["settings"][0]["seeds"]) == (5.1, 2, [7, 8])
+
+
+def test_a_run_without_an_accepted_round_is_an_outcome_without_a_difference(tmp_path: Path) -> None:
+    folder = copy_run(tmp_path / "run", **{"federation.num_rounds": 1})
+    run_rounds(folder, meddle=lose_every_second())
+    point = Point(setting=(("seed", 7),), config=folder.config, epsilon=5.0, grown=False)
+
+    assert is_finished(folder)
+    found = outcome_of(point, folder, central=Central(num_samples=9, loss=1.0, masked_ce=2.0))
+    assert (found.accepted, found.difference, found.ci_low, found.ci_high, found.central_share) == (0, 0, 0, 0, 0)
+
+
+def lose_every_second() -> Meddle:
+    """Return what loses every second reply."""
+    seen: list[object] = []
+
+    def lose(reply: Message) -> Message | None:
+        seen.append(reply)
+        return reply if len(seen) % 2 else None
+
+    return lose
