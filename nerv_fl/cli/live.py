@@ -14,8 +14,9 @@ from rich.text import Text
 from nerv_fl.config import RunConfig
 from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import ConfigError
+from nerv_fl.failure_reasons import add_counts
 from nerv_fl.ledger import NANO_PER_NERV
-from nerv_fl.records import RewardRow, RoundRecord
+from nerv_fl.records import FINAL_CLOSED, RewardRow, RoundRecord
 
 if TYPE_CHECKING:
     from nerv_fl.cli.watch import Glance, RoundWatch, Watching
@@ -156,6 +157,12 @@ class RunDisplay:
             f"{_change(rounds[0], rounds[-1])}",
             highlight=False,
         )
+        for reason, count in add_counts(record.failures or {} for record in federated).items():
+            self._console.print(
+                f"[yellow]nodes failed {count} times: {escape(reason)}[/yellow]", highlight=False, soft_wrap=True
+            )
+        if closed := manifest.get(FINAL_CLOSED):
+            self._console.print(f"[red]final pool not opened: {escape(closed)}[/red]", highlight=False, soft_wrap=True)
         final = manifest.get("final")
         if final:
             self._console.print(
@@ -227,7 +234,9 @@ def _line(record: RoundRecord, rows: Sequence[RewardRow], *, note: str = "") -> 
         f"[{colour}]{verdict:<9}[/{colour}]  {epsilon:>4}  {record.seconds.total:>5.1f}  {_top_earner(rows)}"
         + (f"  [yellow]{escape(note)}[/yellow]" if note and record.epsilon else "")
     )
-    return line if record.accepted else f"{line}\n       [yellow]{escape(record.reason)}[/yellow]"
+    failed = sum((record.failures or {}).values())
+    reason = record.reason + (f"; {failed} failed" if failed else "")
+    return line if record.accepted else f"{line}\n       [yellow]{escape(reason)}[/yellow]"
 
 
 def _epsilon(record: RoundRecord) -> str:

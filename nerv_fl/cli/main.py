@@ -26,6 +26,7 @@ from nerv_fl.cli.rewards import rewards
 from nerv_fl.cli.sweep import sweep
 from nerv_fl.errors import NervError
 from nerv_fl.logs import start_logs
+from nerv_fl.records import FINAL_CLOSED
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -129,8 +130,9 @@ def simulate(
                 run(folder, ray=ray, on_round=stop.on_round)
     rounds = folder.rounds()
     if as_json:
-        final = folder.read_manifest().get("final")
-        print(json.dumps({"folder": str(folder.root), "last": asdict(rounds[-1]), "final": final}))
+        manifest, accepted = folder.read_manifest(), sum(record.accepted for record in rounds[1:])
+        result = {"folder": str(folder.root), "accepted": accepted, "last": asdict(rounds[-1])}
+        print(json.dumps(result | {key: manifest.get(key) for key in ("final", FINAL_CLOSED)}))
     else:
         display.end(rounds, folder.read_manifest(), report=folder.root / "report.html")
 

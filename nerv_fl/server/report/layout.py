@@ -65,6 +65,11 @@ def strong(text: str) -> Html:
     return el("b", text)
 
 
+def alert(*paragraphs: str) -> Html:
+    """Return paragraphs on a coloured ground, for what a reader must know before anything else."""
+    return el("div", *(el("p", part) for part in paragraphs), class_="alert", role="alert")
+
+
 def legend(entries: Iterable[tuple[str, str]]) -> Html:
     """Return names beside their colours, as (style, name)."""
     return el("ul", *(el("li", el("i", class_=style), name) for style, name in entries), class_="legend")

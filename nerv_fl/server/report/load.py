@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from nerv_fl.config import RunConfig, build, flatten
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.records import FinalPool, RewardRow, RoundRecord, read_rewards, read_rounds
+from nerv_fl.records import FINAL_CLOSED, STOPPED, FinalPool, RewardRow, RoundRecord, read_rewards, read_rounds
 
 RUN_FILES: Final = "config.toml, manifest.json, rounds.jsonl and rewards.csv"
 REFERENCES: Final = {"random_weights": "Random weights", "v_alone": "V alone"}
@@ -40,7 +40,8 @@ class ModelNumbers:
 class Run:
     """A run folder. `rewards` holds the rows of recorded rounds only; `facts` are the manifest's, by dotted key.
 
-    `roles` holds the attack of each simulated adversary, and its operator's first identity.
+    `roles` holds the attack of each simulated adversary, and its operator's first identity. `stopped` says why the run
+    stopped for want of updates, `final_closed` why the final pool was not opened; each is empty in any other run.
     """
 
     config: RunConfig
@@ -50,6 +51,8 @@ class Run:
     final: FinalPool | None
     facts: Mapping[str, str]
     roles: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+    stopped: str = ""
+    final_closed: str = ""
 
     @cached_property
     def federated(self) -> tuple[RoundRecord, ...]:
@@ -100,6 +103,8 @@ def load_run(run_dir: Path) -> Run:
         final=_final(manifest, source=run_dir / "manifest.json"),
         facts={key: _fact(value) for key, value in flatten(manifest).items() if not _shown_elsewhere(key)},
         roles=_read_roles(run_dir / "roster.json"),
+        stopped=str(manifest.get(STOPPED) or ""),
+        final_closed=str(manifest.get(FINAL_CLOSED) or ""),
     )
 
 
@@ -198,7 +203,7 @@ def _final(manifest: Mapping[str, Any], *, source: Path) -> FinalPool | None:
 
 
 def _shown_elsewhere(key: str) -> bool:
-    return key.partition(".")[0] in ("references", "final")
+    return key.partition(".")[0] in ("references", "final", STOPPED, FINAL_CLOSED)
 
 
 def _fact(value: object) -> str:

@@ -4,7 +4,7 @@ from typing import Final
 
 from nerv_fl.server.report.adversaries import adversaries_section
 from nerv_fl.server.report.encoder import drift_section, homomorphism_section, loss_section
-from nerv_fl.server.report.faults import faults_section
+from nerv_fl.server.report.faults import failures_section, faults_section
 from nerv_fl.server.report.load import Run
 from nerv_fl.server.report.markup import Html, el
 from nerv_fl.server.report.model import model_section
@@ -53,6 +53,7 @@ def _body(run: Run) -> Html:
             privacy_section(run),
             rounds_section(run),
             nodes_section(run),
+            *failures_section(run),
             *faults_section(run),
             *adversaries_section(run),
         ]

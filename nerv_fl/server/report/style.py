@@ -145,10 +145,14 @@ th[aria-sort="ascending"] button::after { content: " \\2191"; }
 th[aria-sort="descending"] button::after { content: " \\2193"; }
 .reason { display: block; min-width: 13em; max-width: 18em; margin-top: 4px; white-space: normal; font-size: 12.5px;
   line-height: 1.35; color: var(--soft); }
+.words { display: block; min-width: 20em; max-width: 72ch; white-space: normal; overflow-wrap: anywhere; }
 .chip { display: inline-block; padding: 1px 9px; border-radius: 99px; font-size: 12.5px; font-weight: 550;
   white-space: nowrap; }
 .chip.good { background: var(--good-ground); color: var(--good); } .chip.bad { background: var(--bad-ground);
   color: var(--bad); }
+.alert { margin-top: 22px; padding: 14px 20px; border-radius: 10px; background: var(--bad-ground); color: var(--bad); }
+.alert p { max-width: 92ch; font-size: 16px; line-height: 1.5; overflow-wrap: anywhere; }
+.alert p + p { margin-top: 6px; }
 .chip.warn { background: var(--warn-ground); color: var(--warn); } .chip.quiet { background: var(--raised);
   color: var(--soft); }
 details { margin-top: 16px; } summary { cursor: pointer; font-size: 14px; color: var(--soft); }

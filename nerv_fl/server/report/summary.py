@@ -3,6 +3,7 @@
 from nerv_fl.epsilon import format_epsilon
 from nerv_fl.records import FinalPool
 from nerv_fl.server.report.bars import Interval, interval_chart
+from nerv_fl.server.report.faults import failures_alert
 from nerv_fl.server.report.layout import chip, strong
 from nerv_fl.server.report.load import Run
 from nerv_fl.server.report.markup import Html, el, join
@@ -15,8 +16,8 @@ def header(run: Run) -> Html:
     name = el("h1", run.config.name, el("small", f"seed {run.config.seed}"))
     top = el("div", el("p", "nerv_fl federated run", class_="eyebrow"), _status(run), class_="top")
     if not run.rounds:
-        return el("header", top, name, _empty())
-    return el("header", top, name, _verdict(run), _strip(run), _final(run))
+        return el("header", top, name, failures_alert(run), _empty())
+    return el("header", top, name, failures_alert(run), _verdict(run), _strip(run), _final(run))
 
 
 def tiles(run: Run) -> Html:
@@ -60,6 +61,12 @@ def _tile(name: str, value: str, *, note: str, title: str | None = None) -> Html
 
 def _status(run: Run) -> Html:
     planned = run.config.federation.num_rounds
+    if run.stopped:
+        return chip(
+            f"stopped without updates after round {run.rounds[-1].round if run.rounds else 0} of {planned}", style="bad"
+        )
+    if run.complete and len(run.rejected) == len(run.federated):
+        return chip(f"ended: none of {plural(planned, 'round')} accepted", style="bad")
     if run.complete:
         return chip(f"complete: {plural(planned, 'round')}", style="good")
     if not run.rounds:
@@ -127,10 +134,11 @@ def _strip_cell(number: int, state: str) -> Html:
 def _final(run: Run) -> Html:
     final = run.final
     if final is None:
+        closed = f": {run.final_closed}" if run.final_closed else ""
         note = (
             "The final pool stays closed until the last round."
             if not run.complete
-            else "The final pool was not opened."
+            else f"The final pool was not opened{closed}."
         )
         return el("p", note, class_="note")
     verdict = _final_words(final)

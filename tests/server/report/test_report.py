@@ -283,3 +283,68 @@ def test_nodes_that_were_not_valued_are_named_with_their_flag(page: str) -> None
 
 def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
     assert page_of(make_run(recorded=2), tmp_path / "a") == page_of(make_run(recorded=2), tmp_path / "b")
+
+
+def head_of(page: str) -> str:
+    """Return what a reader sees in the head of a page."""
+    return words("<body>" + page.partition("<header>")[2].partition("</header>")[0] + "<script>")
+
+
+def test_rejected_rounds_and_why_stand_before_the_verdict(page: str) -> None:
+    head = head_of(page)
+
+    told = (
+        "3 of 20 rounds rejected: p-value 0.21 is above 0.05 (round 6); 34 of 50 nodes heard, expected at least 35 "
+        "(round 11); masked cross-entropy ratio 1.013 is above 1.01 (round 15)."
+    )
+    assert 0 < head.find(told) < head.index("17 of 20 rounds accepted")
+
+
+def test_rejections_that_differ_in_numbers_only_are_counted_together(tmp_path: Path) -> None:
+    reasons = {number: f"{number} of 50 nodes were heard, expected at least 70 %" for number in range(1, 8)}
+    reasons |= {8 + index: f"reason {word}" for index, word in enumerate("abcd")}
+
+    head = head_of(page_of(make_run(num_rounds=12, reasons=reasons), tmp_path))
+
+    assert "11 of 12 rounds rejected: 1 of 50 nodes were heard, expected at least 70 % (round 1 and 6 more); " in head
+    assert "; and 2 other reasons." in head
+    assert "complete: 12 rounds" in head
+
+
+@pytest.mark.parametrize("num_rounds", [1, 3])
+def test_a_run_without_an_accepted_round_is_never_shown_as_complete(num_rounds: int, tmp_path: Path) -> None:
+    run = make_run(num_rounds=num_rounds, reasons=dict.fromkeys(range(1, num_rounds + 1), "too few"))
+    del run.manifest["final"]
+    run.manifest["final_closed"] = "no round was accepted"
+    page = page_of(run, tmp_path)
+
+    assert "complete" not in head_of(page)
+    assert "chip good" not in page.partition("</header>")[0]
+    assert f"ended: none of {num_rounds} round" in head_of(page)
+    assert "The final pool was not opened: no round was accepted." in head_of(page)
+
+
+def test_a_run_that_stopped_says_why_first(tmp_path: Path) -> None:
+    run = make_run(recorded=2)
+    run.manifest["stopped"] = "round 3: 50 of 50 nodes: no <device>"
+    page = page_of(run, tmp_path)
+
+    head = head_of(page)
+    assert "stopped without updates after round 2 of 20" in head
+    assert head.index("The run stopped. round 3: 50 of 50 nodes: no <device>.") < head.index("2 of 2 rounds accepted")
+    assert "chip good" not in page.partition("</header>")[0]
+    assert "<device>" not in page
+
+
+def test_failed_nodes_are_listed_by_reason(tmp_path: Path) -> None:
+    run = make_run(recorded=7)
+    failing = {3: {"node 4 is full": 2}, 6: {"node 9 is full": 40, "no <data>": 7}}
+    run.rounds[:] = [replace(record, failures=failing.get(record.round)) for record in run.rounds]
+    page = page_of(run, tmp_path)
+
+    text = words(page)
+    assert "Failures, by reason" in text
+    assert re.search(r"node 4 is full\s*42\s*2\s*3\s*6", text)
+    assert re.search(r"no <data>\s*7\s*1\s*6\s*6", text)
+    assert "Nodes failed in them, 40 times: node 9 is full; 7 times: no <data>." in head_of(page)
+    assert "Failures, by reason" not in words(page_of(make_run(recorded=7), tmp_path / "other"))
