@@ -43,6 +43,14 @@ def sweep(
             autocompletion=complete_setting,
         ),
     ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE,...",
+            help="One more point beside the combinations, such as privacy.mechanism=none. Repeatable.",
+            autocompletion=complete_setting,
+        ),
+    ] = None,
     epsilon: Annotated[
         float | None, typer.Option(help="What no point should exceed; what the recipe spends if left out.")
     ] = None,
@@ -54,10 +62,13 @@ def sweep(
     """Run a recipe over settings and seeds, and say what each setting is worth, with 95 % intervals over seeds.
 
     A point that would spend more epsilon than the recipe gets more data for each node, so that its batches are drawn at
-    a smaller rate. Data and bootstrap are made once for all points that share them. Nobody is valued (valuation.method
-    "none") without --values: weights do not depend on it. Writes sweep.csv, sweep.json, sweep.md and sweep.png.
+    a smaller rate; not so where --over or --also names privacy.sigma, privacy.mechanism or privacy.delta, whose points
+    are to differ in epsilon (with --set privacy.protocol=false). Data and bootstrap are made once for all points that
+    share them. Nobody is valued (valuation.method "none") without --values: weights do not depend on it. Writes
+    sweep.csv, sweep.json, sweep.md and sweep.png.
     """
-    from nerv_fl.errors import ConfigError  # noqa: PLC0415 (seconds of imports)
+    from nerv_fl.config import parse_overrides  # noqa: PLC0415 (seconds of imports)
+    from nerv_fl.errors import ConfigError  # noqa: PLC0415
     from simulations.prepare import load_recipe  # noqa: PLC0415
     from simulations.sweep import parse_axes, run_sweep  # noqa: PLC0415
     from simulations.sweep.sweep import without_values  # noqa: PLC0415
@@ -79,6 +90,7 @@ def sweep(
             root=out,
             resume=resume,
             epsilon=epsilon,
+            also=[parse_overrides(text.split(",")) for text in also or ()],
             with_central=central,
             progress=display.stage,
             on_outcome=lambda outcome: console.print(_line(outcome), highlight=False, soft_wrap=True),
@@ -92,22 +104,33 @@ def sweep(
 def _line(outcome: "Outcome") -> str:
     """Return a finished run in one line."""
     return (
-        f"{outcome.label}, seed {outcome.seed}: {outcome.accepted} of {outcome.rounds} rounds accepted, masked "
-        f"cross-entropy {outcome.masked_ce:.4f}, {100 * outcome.gap_closed:.1f} % of the gap closed, "
-        f"epsilon {format_epsilon(outcome.epsilon)}"
+        f"{outcome.label}, seed {outcome.seed}: {outcome.accepted} of {outcome.rounds} rounds accepted, "
+        f"{_measured(outcome)}, {_epsilon(outcome)}"
     )
 
 
-def _print(found: "Sweep") -> None:
-    from simulations.sweep.tables import COLUMNS, rows_of  # noqa: PLC0415
+def _measured(outcome: "Outcome") -> str:
+    """Return what the task is measured by after the last round."""
+    if outcome.masked_ce is not None and outcome.gap_closed is not None:
+        return f"masked cross-entropy {outcome.masked_ce:.4f}, {100 * outcome.gap_closed:.1f} % of the gap closed"
+    return ", ".join([f"loss {outcome.loss:.4f}", *(f"{name} {value:.4f}" for name, value in outcome.measures.items())])
 
-    table = Table(*COLUMNS, box=None, header_style="dim", padding=(0, 2, 0, 0))
+
+def _epsilon(outcome: "Outcome") -> str:
+    """Return the epsilon, with the mechanism where it is not the protocol's."""
+    if outcome.epsilon is None:
+        return outcome.mechanism
+    text = f"epsilon {format_epsilon(outcome.epsilon)}"
+    return f"{text} ({outcome.mechanism})" if outcome.mechanism else text
+
+
+def _print(found: "Sweep") -> None:
+    from simulations.sweep.tables import columns_of, rows_of  # noqa: PLC0415
+
+    table = Table(*columns_of(found.settings), box=None, header_style="dim", padding=(0, 2, 0, 0))
     for row in rows_of(found.settings):
         table.add_row(*row)
     Console().print(table)
     first = found.outcomes[0]
-    limit = format_epsilon(found.epsilon)
-    print(
-        f"epsilon at delta {first.delta:g} per {first.unit}, Poisson sampling; '!': above {limit}\n"
-        f"{found.root / 'sweep.md'}"
-    )
+    limit = "" if found.epsilon is None else f"; '!': above {format_epsilon(found.epsilon)}"
+    print(f"epsilon at delta {first.delta:g} per {first.unit}, Poisson sampling{limit}\n{found.root / 'sweep.md'}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final, TypeAlias
 
-from nerv_fl.client.privacy import Mechanism, epsilon_of
+from nerv_fl.client.privacy import epsilon_of, mechanism_of
 from nerv_fl.config import Flat, RunConfig, as_table, build, flatten, parse_overrides
 from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import ConfigError
@@ -16,6 +16,9 @@ Axes: TypeAlias = Mapping[str, Sequence[object]]
 MAX_CHAINS: Final = 2**20
 """Most chains that a node is given so that it may keep to an epsilon."""
 
+MECHANISM: Final = ("privacy.sigma", "privacy.mechanism", "privacy.delta")
+"""Settings whose points are not held to the recipe's epsilon: a sweep over them compares epsilons."""
+
 SLACK: Final = 0.011
 """Epsilon is known to 0.01: two that differ by less are the same."""
 
@@ -25,15 +28,15 @@ class Point:
     """One run of a sweep.
 
     Attributes:
-        setting: The axes' keys and this point's values.
+        setting: Keys and values that set this point apart from the recipe.
         config: Its settings, whole.
-        epsilon: What the node that takes part most often spends, at `privacy.delta`.
+        epsilon: What the node that takes part most often spends, at `privacy.delta`; None without a mechanism.
         grown: Whether its nodes were given more data than the recipe says, to keep to the base's epsilon.
     """
 
     setting: tuple[tuple[str, object], ...]
     config: RunConfig
-    epsilon: float
+    epsilon: float | None
     grown: bool
 
     @property
@@ -69,7 +72,14 @@ def parse_axes(texts: Iterable[str]) -> dict[str, list[object]]:
     return axes
 
 
-def plan(base: RunConfig, axes: Axes, *, seeds: Sequence[int], epsilon: float) -> list[Point]:
+def plan(
+    base: RunConfig,
+    axes: Axes,
+    *,
+    seeds: Sequence[int],
+    epsilon: float | None,
+    also: Sequence[Flat] = (),
+) -> list[Point]:
     """Return the points of a sweep, seeds innermost.
 
     A point whose nodes would spend more than `epsilon` gets more samples for each node, so that its batches are drawn
@@ -79,35 +89,53 @@ def plan(base: RunConfig, axes: Axes, *, seeds: Sequence[int], epsilon: float) -
         base: The recipe.
         axes: Values to try of each key.
         seeds: Seeds of every combination.
-        epsilon: What no point may exceed.
+        epsilon: What no point may exceed; None for no limit.
+        also: Settings of further points, outside of the combinations.
 
     Raises:
-        ConfigError: If a setting is wrong, or no amount of data keeps a point to the epsilon.
+        ConfigError: If a setting is wrong, a point has no epsilon where there is a limit, or no amount of data keeps a
+            point to the epsilon.
     """
     flat = flatten(as_table(base))
     points = []
-    for values in product(*axes.values()):
-        setting = tuple(zip(axes, values, strict=True))
+    combinations = [tuple(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    for setting in (*combinations, *(tuple(extra.items()) for extra in also)):
         for seed in seeds:
             overrides: Flat = flat | {"seed": seed} | dict(setting)  # type: ignore[assignment]
             config = build(overrides)
-            held = config if "data.samples_per_node" in axes else keep_to(config, epsilon)
+            held = config
+            if epsilon is not None and "data.samples_per_node" not in dict(setting):
+                held = keep_to(config, epsilon)
             points.append(
                 Point(setting=setting, config=held, epsilon=epsilon_at_end(held), grown=held.data != config.data)
             )
     return points
 
 
-def epsilon_of_base(base: RunConfig, seeds: Sequence[int]) -> float:
-    """Return the most that the recipe itself spends at any of the seeds."""
+def limit_of(base: RunConfig, settings: Iterable[str], *, seeds: Sequence[int]) -> float | None:
+    """Return the most that the recipe itself spends at any of the seeds; None where a sweep compares epsilons.
+
+    Args:
+        base: The recipe.
+        settings: Keys that the sweep varies.
+        seeds: Seeds of every combination.
+    """
+    if not base.privacy.is_private or any(key in MECHANISM for key in settings):
+        return None
     flat = flatten(as_table(base))
-    return max(epsilon_at_end(build(flat | {"seed": seed})) for seed in seeds)
+    spent = [epsilon_at_end(build(flat | {"seed": seed})) for seed in seeds]
+    return max(epsilon for epsilon in spent if epsilon is not None)
 
 
-def epsilon_at_end(config: RunConfig) -> float:
-    """Return what the node spends that takes part most often, at `privacy.delta` per unit, Poisson sampling."""
+def epsilon_at_end(config: RunConfig) -> float | None:
+    """Return what the node spends that takes part most often, at `privacy.delta` per unit, Poisson sampling.
+
+    It is None without a mechanism: no number bounds what is learned of a unit.
+    """
+    if not config.privacy.is_private:
+        return None
     steps = most_rounds(config) * config.training.local_steps
-    mechanism = Mechanism(sigma=config.privacy.sigma, sampling_rate=config.sampling_rate, unit=config.privacy_unit)
+    mechanism = mechanism_of(config, sampling_rate=config.sampling_rate)
     return epsilon_of(mechanism, steps, delta=config.privacy.delta)
 
 
@@ -115,13 +143,18 @@ def keep_to(config: RunConfig, limit: float) -> RunConfig:
     """Return the same settings with as many samples a node as keep its epsilon to a limit, at least what it had.
 
     Raises:
-        ConfigError: If 2^20 chains a node are too few.
+        ConfigError: If 2^20 chains a node are too few, or there is no epsilon.
     """
     few = config.data.chains_per_node
-    if epsilon_at_end(config) <= limit + SLACK:
+    if not config.privacy.is_private:
+        raise ConfigError(
+            f"privacy.mechanism is {config.privacy.mechanism!r}, expected 'gaussian' with a limit of epsilon "
+            f"{format_epsilon(limit)}: {config.privacy.deviation}"
+        )
+    if _fits(config, limit):
         return config
     many = few
-    while epsilon_at_end(_with_chains(config, many)) > limit + SLACK:
+    while not _fits(_with_chains(config, many), limit):
         few, many = many, 2 * many
         if many > MAX_CHAINS:
             raise ConfigError(
@@ -130,8 +163,13 @@ def keep_to(config: RunConfig, limit: float) -> RunConfig:
             )
     while many - few > max(1, few // 64):
         middle = (few + many) // 2
-        few, many = (few, middle) if epsilon_at_end(_with_chains(config, middle)) <= limit + SLACK else (middle, many)
+        few, many = (few, middle) if _fits(_with_chains(config, middle), limit) else (middle, many)
     return _with_chains(config, many)
+
+
+def _fits(config: RunConfig, limit: float) -> bool:
+    spent = epsilon_at_end(config)
+    return spent is not None and spent <= limit + SLACK
 
 
 def _with_chains(config: RunConfig, chains: int) -> RunConfig:

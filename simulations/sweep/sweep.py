@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from nerv_fl.config import RunConfig, as_table, build, flatten
+from nerv_fl.config import PROTOCOL_SIGMA, Flat, RunConfig, as_table, build, flatten
 from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import CheckpointError, ConfigError
 from nerv_fl.files import write_atomically
 from nerv_fl.server.folder import RunFolder
 from simulations.prepare import Progress, silent
 from simulations.sweep.central import Central, central_reference, samples_of
-from simulations.sweep.grid import Axes, Point, epsilon_of_base, plan
+from simulations.sweep.grid import Axes, Point, limit_of, plan
 from simulations.sweep.plot import plot_sweep
 from simulations.sweep.points import is_finished, point_folder, run_point, share_data
 from simulations.sweep.results import Outcome, Setting, outcome_of, settings_of
@@ -34,10 +34,10 @@ def ignore_outcome(_outcome: Outcome) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A finished sweep: its folder, the epsilon no point should exceed, its runs and its settings."""
+    """A finished sweep: its folder, the epsilon no point should exceed (None: no limit), its runs and its settings."""
 
     root: Path
-    epsilon: float
+    epsilon: float | None
     outcomes: tuple[Outcome, ...]
     settings: tuple[Setting, ...]
 
@@ -55,6 +55,7 @@ def run_sweep(
     root: Path,
     resume: bool,
     epsilon: float | None = None,
+    also: Sequence[Flat] = (),
     with_central: bool = True,
     progress: Progress = silent,
     on_outcome: OnOutcome = ignore_outcome,
@@ -67,7 +68,9 @@ def run_sweep(
         seeds: Seeds of every combination.
         root: Folder of the sweep.
         resume: Whether to go on with the sweep in the folder.
-        epsilon: What no point should exceed; what the base spends if None.
+        epsilon: What no point should exceed; if None what the base spends, or nothing where the sweep varies the
+            mechanism.
+        also: Settings of further points, outside of the combinations of the axes.
         with_central: Whether to train centrally for comparison, once for each seed and number of samples.
         progress: Told of each stage.
         on_outcome: Told of each finished run.
@@ -75,12 +78,11 @@ def run_sweep(
     Raises:
         CheckpointError: If the folder holds a sweep and `resume` is false, none and `resume` is true, or something
             else, or a run fails.
-        ConfigError: If the sweep in the folder is another, or the recipe trains no encoder: its measures are compared.
+        ConfigError: If the sweep in the folder is another, or a setting is wrong.
     """
-    if base.task != "encoder":
-        raise ConfigError(f"task is {base.task!r}, expected 'encoder': a sweep compares an encoder's measures")
-    limit = epsilon if epsilon is not None else epsilon_of_base(base, seeds)
-    points = plan(base, axes, seeds=seeds, epsilon=limit)
+    varied = [*axes, *(key for extra in also for key in extra)]
+    limit = epsilon if epsilon is not None else limit_of(base, varied, seeds=seeds)
+    points = plan(base, axes, seeds=seeds, epsilon=limit, also=also)
     _claim(root, points, resume=resume)
     outcomes: list[Outcome] = []
     for done, point in enumerate(points):
@@ -122,19 +124,32 @@ def _claim(root: Path, points: Sequence[Point], *, resume: bool) -> None:
         write_atomically(path, plan_text.encode())
     elif not resume:
         raise CheckpointError(f"{root} holds a sweep, expected a new folder, or --resume to go on with it")
-    elif path.read_text(encoding="utf-8") != plan_text:
+    elif _normalised(path) != plan_text:
         raise ConfigError(f"the sweep in {root} has other points, expected the recipe, axes and seeds it began with")
 
 
-def _write(root: Path, outcomes: Sequence[Outcome], *, limit: float, base: RunConfig) -> None:
+def _normalised(path: Path) -> str:
+    """Return a plan as it would be written now: a setting that is newer than the plan has its default."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return json.dumps([[name, as_table(build(flatten(table)))] for name, table in stored], sort_keys=True)
+
+
+def _write(root: Path, outcomes: Sequence[Outcome], *, limit: float | None, base: RunConfig) -> None:
     settings = settings_of(outcomes, epsilon=limit)
     title = (
-        f"{base.name}: {base.federation.num_rounds} rounds, epsilon <= {format_epsilon(limit)} at delta "
-        f"{base.privacy.delta:g} per {base.privacy_unit}, Poisson sampling, "
-        f"sigma {base.privacy.sigma}; valuation {base.valuation.method}"
+        f"{base.name}: {base.federation.num_rounds} rounds, {_epsilon_words(outcomes, limit=limit)} at delta "
+        f"{base.privacy.delta:g} per {base.privacy_unit}, Poisson sampling; valuation {base.valuation.method}"
     )
     facts: dict[str, object] = {"epsilon": limit, "base": as_table(base)}
     write_atomically(root / "sweep.csv", to_csv(outcomes).encode())
     write_atomically(root / "sweep.json", to_json(outcomes, settings, facts=facts).encode())
     write_atomically(root / "sweep.md", to_markdown(settings, note=title).encode())
     plot_sweep(root / "sweep.png", settings, outcomes=outcomes, title=title)
+
+
+def _epsilon_words(outcomes: Sequence[Outcome], *, limit: float | None) -> str:
+    """Return what limits epsilon, with sigma if all runs have the protocol's mechanism."""
+    bound = "epsilon by setting" if limit is None else f"epsilon <= {format_epsilon(limit)}"
+    if any(outcome.mechanism for outcome in outcomes):
+        return f"{bound}, not all of the protocol's mechanism,"
+    return f"{bound}, sigma {PROTOCOL_SIGMA},"

@@ -6,7 +6,7 @@ from nerv_fl.client.privacy import Mechanism, epsilon_of
 from nerv_fl.config import build
 from nerv_fl.errors import ConfigError
 from nerv_fl.strategy.draw import draw_cohort, most_rounds
-from simulations.sweep.grid import SLACK, epsilon_at_end, epsilon_of_base, parse_axes, plan
+from simulations.sweep.grid import SLACK, epsilon_at_end, limit_of, parse_axes, plan
 
 BASE = build({"federation.num_nodes": 10, "federation.cohort_size": 4, "federation.num_rounds": 6})
 
@@ -55,11 +55,13 @@ def test_the_busiest_node_is_counted() -> None:
 
 
 def test_more_local_steps_get_more_data_and_spend_no_more() -> None:
-    limit = epsilon_of_base(BASE, [7])
+    limit = limit_of(BASE, ["training.local_steps"], seeds=[7])
+    assert limit is not None
     one, four = plan(BASE, {"training.local_steps": [1, 4]}, seeds=[7], epsilon=limit)
     assert (one.config.data.samples_per_node, one.grown) == (4096, False)
     assert four.config.data.samples_per_node > 4096
     assert four.grown
+    assert four.epsilon is not None
     assert limit - 0.15 < four.epsilon <= limit + SLACK
     assert four.config.data.samples_per_node % four.config.data.steps == 0
 
@@ -67,7 +69,7 @@ def test_more_local_steps_get_more_data_and_spend_no_more() -> None:
 def test_data_that_is_swept_over_is_left_alone() -> None:
     points = plan(BASE, {"data.samples_per_node": [1024, 4096]}, seeds=[7], epsilon=1.0)
     assert [point.config.data.samples_per_node for point in points] == [1024, 4096]
-    assert all(point.epsilon > 1.0 and not point.grown for point in points)
+    assert all((point.epsilon or 0.0) > 1.0 and not point.grown for point in points)
 
 
 def test_an_epsilon_out_of_reach_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,3 +78,31 @@ def test_an_epsilon_out_of_reach_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         ConfigError, match=r"epsilon of 4 local steps is above 1\.00 with 600 chains a node, expected fewer"
     ):
         plan(BASE, {"training.local_steps": [4]}, seeds=[7], epsilon=1.0)
+
+
+FREE = build({"federation.num_nodes": 10, "federation.cohort_size": 4, "privacy.protocol": False})
+
+
+def test_points_that_differ_in_epsilon_keep_their_data() -> None:
+    axes = parse_axes(["privacy.sigma=0.4,0.5,1.0"])
+    limit = limit_of(FREE, axes, seeds=[7])
+    points = plan(FREE, axes, seeds=[7], epsilon=limit, also=[{"privacy.mechanism": "none"}])
+
+    assert limit is None
+    assert [point.label for point in points] == [
+        *(f"privacy.sigma={s}" for s in (0.4, 0.5, 1.0)),
+        "privacy.mechanism=none",
+    ]
+    assert not any(point.grown for point in points)
+    spent = [point.epsilon for point in points]
+    assert spent[3] is None
+    assert spent[:3] == sorted(spent[:3], key=lambda epsilon: -(epsilon or 0.0))
+
+
+def test_a_limit_that_is_asked_for_is_kept_and_none_fits_without_a_mechanism() -> None:
+    (point,) = plan(FREE, {"privacy.sigma": [0.4]}, seeds=[7], epsilon=5.0)
+    assert point.grown
+    with pytest.raises(
+        ConfigError, match=r"^privacy\.mechanism is 'none', expected 'gaussian' with a limit of epsilon 5\.00"
+    ):
+        plan(FREE, {"privacy.mechanism": ["none"]}, seeds=[7], epsilon=5.0)
