@@ -18,10 +18,11 @@ MAX_ALERTS: Final = 3
 
 def failures_alert(run: Run) -> Html | None:
     """Return what went wrong, for the head of the page: why the run stopped, and why rounds were rejected."""
-    words = [f"The run stopped. {_sentence(run.stopped)}"] if run.stopped else []
+    words = [f"The run stopped: {_sentence(run.stopped)}"] if run.stopped else []
     if run.rejected:
         words.append(f"{_rejected_words(run)} {_failed_words(run)}".strip())
-    return alert(*words) if words else None
+    is_bad = run.stopped or len(run.rejected) == len(run.federated)
+    return alert(*words, style="bad" if is_bad else "warn") if words else None
 
 
 def failures_section(run: Run) -> list[Html]:

@@ -65,9 +65,9 @@ def strong(text: str) -> Html:
     return el("b", text)
 
 
-def alert(*paragraphs: str) -> Html:
+def alert(*paragraphs: str, style: str) -> Html:
     """Return paragraphs on a coloured ground, for what a reader must know before anything else."""
-    return el("div", *(el("p", part) for part in paragraphs), class_="alert", role="alert")
+    return el("div", *(el("p", part) for part in paragraphs), class_=f"alert {style}", role="alert")
 
 
 def legend(entries: Iterable[tuple[str, str]]) -> Html:

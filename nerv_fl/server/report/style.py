@@ -150,7 +150,9 @@ th[aria-sort="descending"] button::after { content: " \\2193"; }
   white-space: nowrap; }
 .chip.good { background: var(--good-ground); color: var(--good); } .chip.bad { background: var(--bad-ground);
   color: var(--bad); }
-.alert { margin-top: 22px; padding: 14px 20px; border-radius: 10px; background: var(--bad-ground); color: var(--bad); }
+.alert { margin-top: 22px; padding: 14px 20px; border-radius: 10px; }
+.alert.bad { background: var(--bad-ground); color: var(--bad); }
+.alert.warn { background: var(--warn-ground); color: var(--warn); }
 .alert p { max-width: 92ch; font-size: 16px; line-height: 1.5; overflow-wrap: anywhere; }
 .alert p + p { margin-top: 6px; }
 .chip.warn { background: var(--warn-ground); color: var(--warn); } .chip.quiet { background: var(--raised);

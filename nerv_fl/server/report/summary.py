@@ -83,7 +83,7 @@ def _verdict(run: Run) -> Html:
             "Only the bootstrap is recorded: loss ",
             strong(fixed(first.loss, places=3)),
             *([", drift ", strong(tiny(first.drift.mean))] if first.drift else []),
-            ". No node has trained yet.",
+            "." if run.stopped else ". No node has trained yet.",
         )
         return el("p", text, class_="verdict")
     accepted = len(run.federated) - len(run.rejected)

@@ -331,7 +331,7 @@ def test_a_run_that_stopped_says_why_first(tmp_path: Path) -> None:
 
     head = head_of(page)
     assert "stopped without updates after round 2 of 20" in head
-    assert head.index("The run stopped. round 3: 50 of 50 nodes: no <device>.") < head.index("2 of 2 rounds accepted")
+    assert head.index("The run stopped: round 3: 50 of 50 nodes: no <device>.") < head.index("2 of 2 rounds accepted")
     assert "chip good" not in page.partition("</header>")[0]
     assert "<device>" not in page
 
