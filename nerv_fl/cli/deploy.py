@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from nerv_fl.cli.completion import complete_recipe, complete_setting
+
+if TYPE_CHECKING:
+    from nerv_fl.deploy.findings import Results
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Run a federation on machines of its own.")
 
@@ -86,14 +89,40 @@ def remove(folder: Folder, node: Annotated[int, typer.Option(min=0, help="The no
 def check(
     folder: Annotated[Path, typer.Argument(help="Folder of the deployment, or of one of its machines.")],
     ports: Annotated[bool, typer.Option(help="Whether ports must be free; not so once something runs.")] = True,
+    server: Annotated[
+        bool | None,
+        typer.Option(help="Whether the SuperLink must answer; by default in a node's folder, and with --no-ports."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Say everything that is wrong before anything starts, a line each; exit status 1 if anything is."""
-    from nerv_fl.deploy.check import problems_of  # noqa: PLC0415
+    """Report everything that is wrong, a line each, and change nothing; exit status 1 if anything is an error."""
+    from nerv_fl.deploy.check import check_folder  # noqa: PLC0415
+    from nerv_fl.deploy.checks.machines import CheckOptions  # noqa: PLC0415
 
-    problems = problems_of(folder, ports=ports)
+    results = check_folder(folder, CheckOptions(ports=ports, server=server))
     if as_json:
-        print(json.dumps({"folder": str(folder), "problems": problems}))
+        looked_at = [{"machine": machine, "check": name} for machine, name in results.checks]
+        findings = [finding.to_fields() for finding in results.findings]
+        table = {"folder": str(folder), "problems": results.lines, "findings": findings, "checks": looked_at}
+        print(json.dumps(table))
     else:
-        print("\n".join(problems) or f"{folder}: nothing is wrong")
-    raise typer.Exit(1 if problems else 0)
+        print("\n".join([*results.lines, _summary(folder, results)]))
+    raise typer.Exit(1 if results.errors else 0)
+
+
+def _summary(folder: Path, results: "Results") -> str:
+    """Return what was looked at and how much of it is wrong."""
+    machines = ", ".join(dict.fromkeys(machine for machine, _ in results.checks))
+    errors, warnings = len(results.errors), len(results.findings) - len(results.errors)
+    verdict = f"{errors} errors, {warnings} warnings" if results.findings else "nothing is wrong"
+    return f"{folder}: {len(results.checks)} checks ({machines}), {verdict}"
+
+
+@deploy_app.command()
+def record_data(folder: Annotated[Path, typer.Argument(help="Folder of a node's machine.")]) -> None:
+    """Record that a node's data.h5 was replaced on purpose: `check` compares it with this one from now on."""
+    from nerv_fl.deploy.layout import NodeMachine  # noqa: PLC0415
+    from nerv_fl.deploy.node_machine import record_data  # noqa: PLC0415
+
+    machine = NodeMachine(folder)
+    print(f"{machine.data}: SHA-256 {record_data(machine)}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -103,7 +104,7 @@ def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise SealError(f"{path} cannot be read ({type(error).__name__}), expected a private key in PEM") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise SealError(f"{path} holds a {type(key).__name__}, expected a key on an elliptic curve")
@@ -118,7 +119,7 @@ def read_supernode_key(path: Path) -> str:
     """
     try:
         key = load_ssh_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise SealError(f"{path} cannot be read ({type(error).__name__}), expected a private OpenSSH key") from None
     return _p384(key.public_key(), path=path)
 
@@ -131,8 +132,10 @@ def read_supernode_public_key(path: Path) -> str:
     """
     try:
         key = load_ssh_public_key(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise SealError(f"{path} cannot be read ({error}), expected a public OpenSSH key") from error
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        # The text of an error about its algorithm would quote the file, which may hold a private key by mistake.
+        why = type(error).__name__ if isinstance(error, UnsupportedAlgorithm) else error
+        raise SealError(f"{path} cannot be read ({why}), expected a public OpenSSH key") from error
     return _p384(key, path=path)
 
 
@@ -143,6 +146,14 @@ def names_of(certificate: x509.Certificate) -> list[str]:
     except x509.ExtensionNotFound:
         return []
     return [str(name.value) for name in names]
+
+
+def plain_host(host: str) -> str:
+    """Return a host as certificates spell it: an address in its canonical form, a name as it is."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
 
 
 def require_issued_by(certificate: x509.Certificate, authority: x509.Certificate, *, path: Path) -> None:

@@ -1,159 +1,130 @@
-"""Checks of single things, each of which adds a line to a list instead of stopping at the first."""
+"""Findings of `nerv-fl deploy check`, and the loop that runs checks and collects what each of them finds."""
 
-import ipaddress
-import socket
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import TypeAlias, TypeVar
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509 import Certificate
+from nerv_fl.errors import ConfigError, NervError
 
-from nerv_fl.config import RunConfig, as_table, flatten, read_recipe
-from nerv_fl.deploy.certificates import LOOPBACK, names_of, read_certificate, read_key, require_issued_by
-from nerv_fl.errors import ConfigError, DataError, NervError
-from nerv_fl.tasks.known import make_task
-from nerv_fl.tasks.start import Constants
+M = TypeVar("M")
 
-T = TypeVar("T")
+Check: TypeAlias = Callable[[M], "Iterator[Finding]"]
+"""Yields what is wrong with one aspect of a machine; its name, without underscores, names the check."""
 
-THE_SERVERS_OWN: Final = ("federation.num_nodes", "federation.cohort_size", "simulation.blocks")
-"""Settings that change when a node joins or leaves; a node does nothing with them."""
+MADE_BY_INIT = "what `nerv-fl deploy init` made"
+RESTORE = "restore it from a backup, or from the folder that `nerv-fl deploy init` made"
 
 
-class Findings:
-    """What is wrong, in the order found, a line each."""
+class Severity(StrEnum):
+    """Whether a finding sets the exit status: an error stops the federation, a warning may."""
 
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def add(self, line: str) -> None:
-        """Add a line, once."""
-        line = " ".join(line.split())
-        if line not in self.lines:
-            self.lines.append(line)
-
-    @contextmanager
-    def note(self) -> Iterator[None]:
-        """Add what goes wrong inside as a line."""
-        try:
-            yield
-        except NervError as error:
-            self.add(str(error))
-        except OSError as error:
-            self.add(f"{error.filename}: {error.strerror}, expected a readable file")
-
-    def equal(self, path: Path, found: T | None, *, expected: T | None, of: Path) -> None:
-        """Add a line if two things that could be read differ."""
-        if found is not None and expected is not None and found != expected:
-            self.add(f"{path} is {_short(found)}, expected {_short(expected)} as in {of}")
-
-    def exists(self, *paths: Path) -> None:
-        """Add a line for each file or folder that is missing."""
-        for path in paths:
-            if not path.exists():
-                self.add(f"{path} does not exist, expected what `nerv-fl deploy init` made")
-
-    def private(self, *paths: Path) -> None:
-        """Add a line for each file that is missing, or that others than its owner may read or write."""
-        self.exists(*paths)
-        for path in filter(Path.exists, paths):
-            mode = stat.S_IMODE(path.stat().st_mode)
-            if mode & 0o077:
-                self.add(f"{path} has mode {mode:04o}, expected 0600: others than its owner may read it")
-
-    def port_free(self, path: Path, name: str, *, host: str, port: int) -> None:
-        """Add a line if a port cannot be listened on."""
-        try:
-            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-        except OSError as error:
-            self.add(f"{path}: {name} is {port} on {host}, expected one that is free ({error.strerror})")
-
-    def config(self, path: Path) -> RunConfig | None:
-        """Return a machine's settings, or None with a line for what is wrong."""
-        config = None
-        with self.note():
-            try:
-                config = read_recipe(path)
-            except NervError as error:
-                self.add(f"{path}: {error}")
-        if config is None:
-            return None
-        for name, section in (("adversaries", config.adversaries), ("faults", config.faults)):
-            for key, value in flatten(as_table(section)).items():
-                if section.any and value != flatten(as_table(type(section)()))[key]:
-                    self.add(f"{path}: {name}.{key} is {value}, expected none outside a simulation")
-        try:
-            config.privacy.require_protocol()
-        except ConfigError as error:
-            self.add(f"{path}: {error}")
-        return config
-
-    def same_config(self, path: Path, found: RunConfig | None, *, expected: RunConfig | None, of: Path) -> None:
-        """Add a line for each setting that differs between two machines."""
-        if found is None or expected is None:
-            return
-        ours, theirs = flatten(as_table(found)), flatten(as_table(expected))
-        for key, value in ours.items():
-            if value != theirs[key] and key not in THE_SERVERS_OWN:
-                self.add(f"{path}: {key} is {value!r}, expected {theirs[key]!r} as in {of}")
-
-    def data(self, path: Path, config: RunConfig, *, constants: Constants, chains: int) -> None:
-        """Add a line if a data file does not fit the settings."""
-        if not path.exists():
-            self.exists(path)
-            return
-        with self.note():
-            task = make_task(config, constants)
-            data = task.open(path)
-            size = task.size_of(data)
-            data.close()
-            if (size.chains, size.steps) != (chains, config.data.steps):
-                raise DataError(
-                    f"{path} holds {size.chains} chains of {size.steps} steps, expected {chains} of {config.data.steps}"
-                )
-
-    def certificate(self, path: Path, *, key: Path, authority: Path, host: str | None) -> None:
-        """Add a line for whatever is wrong with a server's certificate and its key."""
-        with self.note():
-            certificate = read_certificate(path)
-            self._in_date(certificate, path=path)
-            names = names_of(certificate)
-            for wanted in filter(None, (host, LOOPBACK)):
-                if _plain(wanted) not in names:
-                    self.add(f"{path} is for {', '.join(names)}, expected {wanted} among them")
-            with self.note():
-                require_issued_by(certificate, read_certificate(authority), path=path)
-            form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-            if key.exists() and read_key(key).public_key().public_bytes(*form) != certificate.public_key().public_bytes(
-                *form
-            ):
-                self.add(f"{key} is another key, expected that of {path}")
-
-    def authority(self, path: Path) -> None:
-        """Add a line if an authority's certificate cannot be read or is out of date."""
-        with self.note():
-            self._in_date(read_certificate(path), path=path)
-
-    def _in_date(self, certificate: Certificate, *, path: Path) -> None:
-        begins, ends, now = certificate.not_valid_before_utc, certificate.not_valid_after_utc, datetime.now(UTC)
-        if not begins <= now <= ends:
-            self.add(f"{path} is valid from {begins:%Y-%m-%d} to {ends:%Y-%m-%d}, expected {now:%Y-%m-%d} within")
+    ERROR = "error"
+    WARNING = "warning"
 
 
-def _plain(host: str) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        what: File, setting or variable that it is about.
+        value: Its state, as the predicate of a sentence about `what`.
+        expected: What it should be.
+        remedy: What the operator can do.
+        severity: Whether it is an error.
+        check: Name of the check that found it.
+    """
+
+    what: str
+    value: str
+    expected: str
+    remedy: str
+    severity: Severity = Severity.ERROR
+    check: str = ""
+
+    @property
+    def line(self) -> str:
+        """The finding on one line of text."""
+        text = f"{self.what} {self.value}, expected {self.expected}; {self.remedy}"
+        return " ".join(f"{'warning: ' if self.severity == Severity.WARNING else ''}{text}".split())
+
+    @property
+    def fact(self) -> tuple[str, str, str]:
+        """What two findings have in common if they are the same one, found by two checks."""
+        return self.what, self.value, self.expected
+
+    def to_fields(self) -> dict[str, str]:
+        """Return the finding as a JSON object."""
+        return {name: str(value) for name, value in asdict(self).items()}
+
+
+def finding_of(error: NervError | OSError, *, remedy: str | None = None) -> Finding:
+    """Return the finding that an error stands for: its message says what, value and expected, its class the remedy."""
+    remedy = remedy or ("correct it" if isinstance(error, ConfigError) else RESTORE)
+    if isinstance(error, OSError):
+        where, why = error.filename or "a file", error.strerror or type(error).__name__
+        return Finding(what=str(where), value=f"cannot be used ({why})", expected=MADE_BY_INIT, remedy=remedy)
+    text = " ".join(str(error).split())
+    found, separator, expected = text.partition(", expected ")
+    what, _, value = found.partition(" ")
+    return Finding(what=what, value=value, expected=expected if separator else MADE_BY_INIT, remedy=remedy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What was looked at, and what was found.
+
+    Attributes:
+        findings: Each finding once, in the order of the checks.
+        checks: Machine and name of each check that ran.
+    """
+
+    findings: tuple[Finding, ...] = field(default=())
+    checks: tuple[tuple[str, str], ...] = field(default=())
+
+    def __add__(self, other: "Results") -> "Results":
+        """Return both, without findings that repeat."""
+        known = {found.fact for found in self.findings}
+        new = tuple(found for found in other.findings if found.fact not in known)
+        return Results(findings=self.findings + new, checks=self.checks + other.checks)
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that are errors."""
+        return tuple(found for found in self.findings if found.severity == Severity.ERROR)
+
+    @property
+    def lines(self) -> list[str]:
+        """The findings as lines of text."""
+        return [found.line for found in self.findings]
+
+
+def run_checks(checks: Sequence[Check[M]], machine: M, *, name: str) -> Results:
+    """Run checks on a machine; one that fails is a finding itself, and the others run all the same.
+
+    Args:
+        checks: The checks.
+        machine: What they look at.
+        name: The machine, for the list of checks that ran.
+    """
+    results = Results()
+    for check in checks:
+        label = check.__name__.replace("_", " ")
+        findings = tuple(replace(found, check=label) for found in _findings(check, machine, label=label))
+        results += Results(findings=findings, checks=((name, label),))
+    return results
+
+
+def _findings(check: Check[M], machine: M, *, label: str) -> Iterator[Finding]:
     try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        return host
-
-
-def _short(value: object) -> str:
-    text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 80 else f"{text[:40]}...{text[-20:]}"  # noqa: PLR2004 (a line's worth)
+        yield from check(machine)
+    except (NervError, OSError) as error:
+        yield finding_of(error)
+    except Exception as error:  # noqa: BLE001 (any other check may still find what is wrong)
+        yield Finding(
+            what=f"check {label!r}",
+            value=f"failed ({type(error).__name__}: {error})",
+            expected="a result",
+            remedy="this is a defect of nerv_fl, or a file that it does not know how to read: please report it",
+        )

@@ -15,7 +15,7 @@ from nerv_fl.checks import in_range
 from nerv_fl.config import RunConfig
 from nerv_fl.deploy.certificates import make_authority
 from nerv_fl.deploy.layout import Deployment, write_env
-from nerv_fl.deploy.node_machine import PRIVATE, make_node, secret_seed
+from nerv_fl.deploy.node_machine import PRIVATE, forbid_writing, make_node, secret_seed
 from nerv_fl.deploy.renew import renew_server_certificate
 from nerv_fl.deploy.scripts import write_server_scripts
 from nerv_fl.errors import ConfigError
@@ -71,6 +71,7 @@ def initialise(out: Path, config: RunConfig, *, host: str, port: int = PORT, tel
         weights = dict.fromkeys(roster, float(config.data.samples_per_node))
         run.write_roster(roster, weights=weights)
         write_server_scripts(deployment.server)
+        forbid_writing(staged)
     out.chmod(PRIVATE)
 
 

@@ -9,17 +9,20 @@ run/                             the run folder, without data or keys of any nod
 node-N/    machine.env  supernode.sh        NODE, SUPERLINK and RUNTIME_PORT
 config.toml vendor-root.pub code-hash constants.json ca.crt      what this node pins
 supernode.key supernode.pub data.h5 state/                       its own; state/ has its signing key
+record.json                                                      its number, data and versions, for `check`
 """
 
+import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from nerv_fl.client.host import node_folder
 from nerv_fl.client.node import KEY_FILE
-from nerv_fl.errors import ConfigError
+from nerv_fl.errors import ConfigError, DataError
+from nerv_fl.files import write_atomically
 
 ENV_FILE: Final = "machine.env"
 GONE: Final = "gone-"
@@ -64,6 +67,11 @@ class ServerMachine:
     def run(self) -> Path:
         """The run folder."""
         return self.root / "run"
+
+    @property
+    def database(self) -> Path:
+        """Flower's own state: registered SuperNodes, and messages under way."""
+        return self.root / "state.db"
 
     def supernode(self, number: int) -> Path:
         """Return the public key by which a node's SuperNode is known."""
@@ -134,9 +142,22 @@ class NodeMachine:
         """Folder of its own folder: signing key, spending ledger, last envelope."""
         return self.root / "state"
 
+    @property
+    def record(self) -> Path:
+        """Its number, data and versions when it was made."""
+        return self.root / "record.json"
+
+    def own_folder(self, number: int) -> Path:
+        """Return the folder of the signing key, the spending ledger and the last envelope."""
+        return node_folder(self.state, number)
+
     def signing_key(self, number: int) -> Path:
         """Return the path of the key that it signs updates with."""
-        return node_folder(self.state, number) / KEY_FILE
+        return self.own_folder(number) / KEY_FILE
+
+    def signing_public_key(self, number: int) -> Path:
+        """Return the path of the public half, which is on the roster."""
+        return self.own_folder(number) / "signing.pub"
 
 
 @dataclass(frozen=True)
@@ -163,6 +184,42 @@ class Deployment:
     def node(self, number: int) -> NodeMachine:
         """Return a node's machine."""
         return NodeMachine(self.root / f"node-{number}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeRecord:
+    """What `nerv-fl deploy check` compares a node's folder with.
+
+    Attributes:
+        node: The node's number.
+        data_sha256: Hash of what its data file holds.
+        versions: Versions of Python and of packages on the server, by name.
+    """
+
+    node: int
+    data_sha256: str
+    versions: Mapping[str, str]
+
+
+def write_record(path: Path, record: NodeRecord) -> None:
+    """Write a node's record."""
+    write_atomically(path, (json.dumps(asdict(record), indent=1) + "\n").encode())
+
+
+def read_record(path: Path) -> NodeRecord:
+    """Read a node's record.
+
+    Raises:
+        DataError: If the file is missing or none.
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        versions = {str(name): str(value) for name, value in table["versions"].items()}
+        return NodeRecord(node=int(table["node"]), data_sha256=str(table["data_sha256"]), versions=versions)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} cannot be read ({type(error).__name__}: {error}), expected node, data_sha256 and versions"
+        ) from error
 
 
 def write_env(path: Path, values: Mapping[str, object]) -> None:

@@ -53,6 +53,7 @@ def add_node(deployment: Deployment) -> int:
         machine.root.chmod(PRIVATE)
         server.forget_supernode(number)
         copy_file(machine.public_key, server.supernode(number))
+        server.supernode(number).chmod(0o644)
         run.write_config(grown)
         write_members(run.roster_path, members | {number: Member(key=key, weight=float(config.data.samples_per_node))})
     return number

@@ -2,14 +2,17 @@
 
 import json
 import secrets
+import stat
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from nerv_fl.client.node import register
-from nerv_fl.config import RunConfig, to_toml
+from nerv_fl.config import RunConfig, read_recipe, to_toml
 from nerv_fl.deploy.certificates import make_supernode_key
-from nerv_fl.deploy.layout import NodeMachine, ServerMachine, write_env
+from nerv_fl.deploy.layout import NodeMachine, NodeRecord, ServerMachine, read_record, write_env, write_record
 from nerv_fl.deploy.scripts import write_node_script
+from nerv_fl.files import write_atomically
 from nerv_fl.folders import copy_file
 from nerv_fl.sealing import VerifyKey
 from nerv_fl.server.folder import RunFolder
@@ -45,7 +48,40 @@ def make_node(
     setup_of(config.task).make_data(secret_seed(config), machine.data, pool="nodes", chains=chains)
     machine.data.chmod(0o600)
     write_node_script(machine)
-    return register(machine.signing_key(number).parent)
+    key = register(machine.own_folder(number))
+    write_atomically(machine.signing_public_key(number), key.to_text().encode())
+    _write_record(machine, number, server=server, config=config)
+    forbid_writing(machine.root)
+    return key
+
+
+def record_data(machine: NodeMachine) -> str:
+    """Record what a node's data file holds as this node's data, and return its hash.
+
+    Called by an operator who has replaced the file that `make_node` wrote.
+
+    Raises:
+        DataError: If the file or the folder's record cannot be read.
+    """
+    record, config = read_record(machine.record), read_recipe(machine.config)
+    digest = setup_of(config.task).content_hash(machine.data)
+    write_record(machine.record, replace(record, data_sha256=digest))
+    return digest
+
+
+def forbid_writing(folder: Path) -> None:
+    """Take from everybody but the owner the permission to write in a folder, whatever the umask was."""
+    for path in (folder, *folder.rglob("*")):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o022:
+            path.chmod(mode & ~0o022)
+
+
+def _write_record(machine: NodeMachine, number: int, *, server: ServerMachine, config: RunConfig) -> None:
+    """Record the server's versions and not this machine's: a node may be added from another one."""
+    versions = RunFolder(server.run).read_manifest().get("versions", {})
+    digest = setup_of(config.task).content_hash(machine.data)
+    write_record(machine.record, NodeRecord(node=number, data_sha256=digest, versions=versions))
 
 
 def secret_seed(config: RunConfig) -> RunConfig:

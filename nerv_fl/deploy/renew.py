@@ -32,6 +32,7 @@ def renew_supernode_key(deployment: Deployment, number: int) -> None:
     make_supernode_key(machine.key, machine.public_key)
     deployment.server.forget_supernode(number)
     copy_file(machine.public_key, deployment.server.supernode(number))
+    deployment.server.supernode(number).chmod(0o644)
 
 
 def renew(deployment: Deployment, *, node: int | None) -> None:

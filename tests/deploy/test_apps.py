@@ -9,7 +9,6 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from nerv_fl.config import as_table, build, flatten, to_toml
-from nerv_fl.deploy.check import problems_of
 from nerv_fl.deploy.initialise import initialise
 from nerv_fl.deploy.layout import Deployment
 from nerv_fl.deploy.node_app import load_settings
@@ -18,7 +17,7 @@ from nerv_fl.errors import AggregationError, CheckpointError, ConfigError
 from nerv_fl.sealing import SigningKey, check_evidence
 from nerv_fl.server.app import serve
 from nerv_fl.server.folder import RunFolder
-from tests.deploy.tiny import NUM_NODES, GridOfMachines, context_of, deployment_config, made_root
+from tests.deploy.tiny import NUM_NODES, GridOfMachines, context_of, deployment_config, made_root, problems_of
 
 
 def server_context(folder: object) -> Context:
@@ -45,6 +44,7 @@ def test_machines_apart_complete_two_rounds(deployment: Deployment, tmp_path: Pa
             "node.lock",
             "sent.envelope",
             "signing.key",
+            "signing.pub",
             "spending.json",
         ]
 
@@ -226,7 +226,8 @@ def test_an_enclave_is_vouched_for_once(tmp_path: Path) -> None:
         load_folder(server_context(str(deployment.server.run)))
 
     assert problems_of(deployment.root) == [
-        f"{enclave / name} does not exist, expected what `nerv-fl deploy init` made"
+        f"{enclave / name} does not exist, expected what `nerv-fl deploy init` made; restore it from a backup, or from "
+        "the folder that `nerv-fl deploy init` made"
         for name in ("identity.sealed", "evidence.json")
     ]
 

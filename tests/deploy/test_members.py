@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from nerv_fl.cli.main import app
 from nerv_fl.config import as_table, build, flatten
 from nerv_fl.deploy import members
-from nerv_fl.deploy.check import problems_of
 from nerv_fl.deploy.layout import Deployment
 from nerv_fl.deploy.members import add_node, remove_node
 from nerv_fl.deploy.renew import renew
@@ -22,7 +21,7 @@ from nerv_fl.server.audit import verify_rewards
 from nerv_fl.server.checkpoint import load_state
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.roster import read_members
-from tests.deploy.tiny import NUM_NODES, GridOfMachines
+from tests.deploy.tiny import NUM_NODES, GridOfMachines, problems_of
 
 
 def rounds_until(deployment: Deployment, last: int, *, machines: list[int]) -> RunFolder:

@@ -6,10 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from nerv_fl.cli.main import app
-from nerv_fl.deploy.check import problems_of
 from nerv_fl.deploy.layout import Deployment
 from nerv_fl.deploy.renew import renew
 from nerv_fl.errors import ConfigError, SealError
+from tests.deploy.tiny import problems_of
 
 
 def test_the_servers_certificate_is_renewed_and_everything_fits(deployment: Deployment) -> None:

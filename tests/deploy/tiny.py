@@ -11,9 +11,13 @@ from typing import Final
 from flwr.app import Context, RecordDict
 
 from nerv_fl.config import Flat, RunConfig, build
+from nerv_fl.deploy.check import check_folder
+from nerv_fl.deploy.checks.machines import CheckOptions
 from nerv_fl.deploy.initialise import initialise
 from nerv_fl.deploy.layout import Deployment
 from nerv_fl.deploy.node_app import client_app
+from nerv_fl.server.app import serve
+from nerv_fl.server.folder import RunFolder
 from tests.federation.fake_grid import FakeGrid
 from tests.federation.tiny_run import SETTINGS as TINY
 
@@ -45,6 +49,21 @@ def copy_deployment(target: Path) -> Deployment:
     """Copy the deployment."""
     shutil.copytree(made_root(), target)
     return Deployment(target)
+
+
+@cache
+def played_root() -> Path:
+    """Return a deployment after its second and last round, made once for the whole test session."""
+    parent = Path(tempfile.mkdtemp(prefix="nerv-fl-test-"))
+    atexit.register(shutil.rmtree, parent, ignore_errors=True)
+    deployment = copy_deployment(parent / "played")
+    serve(GridOfMachines(deployment), RunFolder(deployment.server.run), num_supernodes=NUM_NODES)
+    return deployment.root
+
+
+def problems_of(folder: Path, *, ports: bool = True, server: bool | None = False) -> list[str]:
+    """Return what `nerv-fl deploy check` finds without a network, in an environment without variables."""
+    return check_folder(folder, CheckOptions(ports=ports, server=server, environment={})).lines
 
 
 class GridOfMachines(FakeGrid):
