@@ -8,6 +8,7 @@ deployment what must stay secret, which records a node drew and its noise, comes
 import hashlib
 import json
 import os
+import random
 import secrets
 from typing import TYPE_CHECKING, Protocol
 
@@ -68,6 +69,24 @@ def torch_stream(seed: int, *path: int | str) -> "torch.Generator":
     import torch  # noqa: PLC0415 (seconds, which generators of data need not spend)
 
     return torch.Generator().manual_seed(int.from_bytes(_digest(seed, path)[:4], "little"))
+
+
+def global_generators() -> dict[str, bytes]:
+    """Return the state of each global generator of this process, by name.
+
+    Nothing in this project may draw from them: two equal states before and after a call show that it did not.
+    """
+    import torch  # noqa: PLC0415
+
+    _, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (read, never drawn from)
+    states = {
+        "Python's random module": repr(random.getstate()).encode(),
+        "NumPy's global generator": np.asarray(keys).tobytes() + repr(rest).encode(),
+        "torch's global generator": torch.get_rng_state().numpy().tobytes(),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["torch's generator on the GPU"] = torch.cuda.get_rng_state().cpu().numpy().tobytes()
+    return states
 
 
 def _digest(seed: int, path: tuple[int | str, ...]) -> bytes:

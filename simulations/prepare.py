@@ -25,6 +25,7 @@ from nerv_fl.strategy.birth import prepare_identity
 from nerv_fl.strategy.identity import own_code_hash
 from simulations.adversaries import assign_roles
 from simulations.bootstrap import given_weights, provenance, require_begun_with
+from simulations.preflight import check_prepared, check_user_task
 from simulations.recipes import recipe_names
 from simulations.setups.known import setup_of
 from simulations.setups.setup import PUBLIC
@@ -134,11 +135,14 @@ def require_claimable(out: Path, config: RunConfig, *, resume: bool) -> None:
 def prepare(folder: RunFolder, *, progress: Progress = silent) -> None:
     """Make whatever a run folder still lacks before round 1."""
     config = folder.config
+    if not folder.data(PUBLIC).exists():
+        check_user_task(config)
     weights = None if folder.bootstrap_path.exists() else given_weights(config)  # before the minutes that data takes
     if "run" not in folder.read_manifest():
         folder.update_manifest(**first_manifest(config))
     _make_data(folder, progress=progress)
     make_bootstrap(folder, weights, progress=progress)
+    check_prepared(folder, pool_sizes(config))
     _register_nodes(folder)
     prepare_identity(folder.enclave, run=str(folder.read_manifest()["run"]), place=config.enclave.place)
 
@@ -161,8 +165,7 @@ def first_manifest(config: RunConfig) -> dict[str, Any]:
 
 def _make_data(folder: RunFolder, *, progress: Progress) -> None:
     config, setup = folder.config, setup_of(folder.config.task)
-    pools = {"nodes": config.federation.num_nodes * config.data.chains_per_node} | server_pools(config)
-    hashes = {}
+    pools, hashes = pool_sizes(config), {}
     for done, (pool, chains) in enumerate(pools.items()):
         progress("data", done, len(pools), f"{pool}: {chains:,} chains")
         if not folder.data(pool).exists():
@@ -175,6 +178,11 @@ def _make_data(folder: RunFolder, *, progress: Progress) -> None:
                 f"{folder.data(pool)} has SHA-256 {hashes[pool]}, expected {digest}: the run began with it"
             )
     folder.update_manifest(data=hashes)
+
+
+def pool_sizes(config: RunConfig) -> dict[str, int]:
+    """Return the chains of every pool, the nodes' own first."""
+    return {"nodes": config.federation.num_nodes * config.data.chains_per_node} | server_pools(config)
 
 
 def server_pools(config: RunConfig) -> dict[str, int]:

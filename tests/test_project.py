@@ -33,7 +33,7 @@ class Rule(NamedTuple):
 
 
 RULES = {
-    "the random module is not used": Rule(r"random(\..*)?", (), EVERYTHING),
+    "the random module is not used": Rule(r"random(\..*)?", ("nerv_fl/rng.py",), EVERYTHING),
     "torch's global generator is not seeded": Rule(
         r"torch\.((cuda|mps|random)\.)?(manual_)?seed(_all)?", ("nerv_fl/rng.py",), EVERYTHING
     ),

@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 
 import torch
 from opacus.grad_sample import GradSampleHooks
+from opacus.grad_sample.embedding import compute_embedding_grad_sample
 from torch import Tensor, nn
 
 from nerv_fl.models.layers import Embedding, LayerNorm, Linear, Positions, per_sample_gradients, trained_parameters
@@ -48,14 +49,18 @@ def opacus_engine(model: nn.Module, *, force_functorch: bool = False) -> Engine:
 
 @contextmanager
 def _hooked(model: nn.Module, *, force_functorch: bool) -> Iterator[None]:
-    hooks = GradSampleHooks(model, loss_reduction="sum", strict=False, force_functorch=force_functorch)
+    # Attaching hooks can fail at any layer, so it is undone like the rest: what stays attached fails the next batch.
     try:
-        with warnings.catch_warnings():
-            # Of an embedding, whose input is integers; functorch asks for autocast, which is off.
-            warnings.filterwarnings("ignore", "Full backward hook is firing|In CPU autocast", UserWarning)
-            yield
+        hooks = GradSampleHooks(model, loss_reduction="sum", strict=False, force_functorch=force_functorch)
+        try:
+            with warnings.catch_warnings():
+                # Of an embedding, whose input is integers; functorch asks for autocast, which is off.
+                warnings.filterwarnings("ignore", "Full backward hook is firing|In CPU autocast", UserWarning)
+                yield
+        finally:
+            hooks.remove_hooks()
     finally:
-        hooks.remove_hooks()
+        _detach_hooks(model)
         _forget_activations(model)
 
 
@@ -69,11 +74,22 @@ def _samplers() -> dict[type[nn.Module], Callable[[nn.Module, list[Tensor], Tens
     return {
         Linear: known[nn.Linear],
         LayerNorm: known[nn.LayerNorm],
-        Embedding: known[nn.Embedding],
+        Embedding: _sample_embedding,
+        nn.Embedding: _sample_embedding,
         Positions: _sample_positions,
         LSTM: _one_at_a_time,
         RecentAverage: _one_at_a_time,
     }
+
+
+def _sample_embedding(layer: nn.Module, activations: list[Tensor], backprops: Tensor) -> Samples:
+    """Apply Opacus' rule, which gives the padding row a gradient, and clear that row."""
+    samples: Samples = compute_embedding_grad_sample(layer, activations, backprops)
+    padding_idx: int | None = layer.padding_idx  # type: ignore[assignment]
+    if padding_idx is not None:
+        for gradient in samples.values():
+            gradient[:, padding_idx] = 0.0
+    return samples
 
 
 def _sample_positions(layer: nn.Module, _: list[Tensor], backprops: Tensor) -> Samples:
@@ -92,6 +108,14 @@ def _one_at_a_time(layer: nn.Module, activations: list[Tensor], backprops: Tenso
     return {
         parameter: torch.stack(column) for parameter, column in zip(parameters, zip(*rows, strict=True), strict=True)
     }
+
+
+def _detach_hooks(model: nn.Module) -> None:
+    """Remove the hooks that a constructor which failed half-way left on the model."""
+    for handle in vars(model).pop("autograd_grad_sample_hooks", ()):
+        handle.remove()
+    for module in model.modules():
+        vars(module).pop("ft_compute_sample_grad", None)
 
 
 def _forget_activations(model: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """The block of nodes that one process hosts: one resident model, one optimiser, one thread, however many nodes."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -13,13 +14,14 @@ import numpy as np
 from nerv_fl.arrays import IntArray
 from nerv_fl.client.alone import alone_in
 from nerv_fl.client.node import SPENDING_FILE, Node, RoundOrder
+from nerv_fl.client.preflight import check_task
 from nerv_fl.client.presence import present
 from nerv_fl.client.refusals import Refusal, Refusals
 from nerv_fl.client.request import read_constants
 from nerv_fl.client.spending import has_spent
 from nerv_fl.client.train import LocalTraining, Records, Trainer, train_honestly
 from nerv_fl.config import LARGEST_FEDERATION, RunConfig
-from nerv_fl.errors import ConfigError, DataError
+from nerv_fl.errors import ConfigError, DataError, TaskError
 from nerv_fl.sealing import VerifyKey
 from nerv_fl.tasks.known import AnyTask, make_task
 from nerv_fl.tasks.start import Constants
@@ -30,6 +32,8 @@ Answers: TypeAlias = tuple[Mapping[int, bytes], Mapping[int, Refusal]]
 
 DISK_THREADS: Final = 16
 """Nodes whose files are written at once: a disk that is waited for by many settles them together."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,24 @@ class NodeHost:
         self._data = task.open(settings.data)
         self._shards = shards_of(settings, task, data=self._data)
         self._steps = task.size_of(self._data).steps
+        self._check(task)
+
+    def _check(self, task: AnyTask) -> None:
+        """Run the task's preflight on samples of a node, before any node spends privacy.
+
+        Raises:
+            TaskError: If a property that training relies on does not hold. Outside a simulation the samples are
+                private, so only the node's own log says which one, and how far off.
+        """
+        chains = self._shards[0] if self._settings.alone is None else self._shards[self._settings.alone]
+        try:
+            check_task(task, self._data, samples_of(chains, steps=self._steps))
+        except TaskError as error:
+            if self._settings.simulated:
+                raise
+            log.error("%s", error)
+            message = f"task {self._settings.config.task!r} does not pass its preflight; this node's log says why"
+            raise TaskError(message) from None
 
     def answer(self, order: RoundOrder, numbers: Sequence[int]) -> Answers:
         """Return each node's envelope, and the refusals; no node's failure is another's.

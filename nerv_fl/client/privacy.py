@@ -82,6 +82,11 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]
 
     noise: Source
 
+    def forget(self) -> None:
+        """Drop skips that were signalled for steps which then failed, and the accumulation that they were part of."""
+        self._step_skip_queue.clear()
+        self._is_last_step_skipped = False
+
     def add_noise(self) -> None:
         """Add N(0, (sigma C)^2) to each coordinate of the clipped sum; nothing without a mechanism."""
         if not self.noise_multiplier:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from nerv_fl.arrays import IntArray
@@ -77,7 +78,7 @@ class Trainer:
         training = task.config.training
         self._task = task
         self._device = usable_device(training.device, name="training.device")
-        self._model: nn.Module = task.build().to(self._device)
+        self._model: nn.Module = task.build().to(self._device).train()
         self._engine = ENGINES[training.dp_engine](self._model)
         self._training = training
         self._unit_size = task.config.records_per_unit
@@ -88,6 +89,7 @@ class Trainer:
             privacy=task.config.privacy,
             expected_batch=training.expected_batch,
         )
+        self._buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
 
     @property
     def task(self) -> AnyTask:
@@ -117,7 +119,44 @@ class Trainer:
             self._step(self._task.draw(data, drawn, streams.masks))
         return get_flat(self._model).cpu() - theta_P
 
-    def _step(self, batch: Batch) -> None:
+    def clipped_sum(self, theta_P: Tensor, batch: Batch) -> Tensor:
+        """Return the sum of the units' clipped gradients, to which a step would add noise, float32 (P,).
+
+        Args:
+            theta_P: The weights.
+            batch: Samples of whole units.
+        """
+        set_flat(self._model, theta_P)
+        self._forget()
+        self._step(batch, only_sum=True)
+        sums = [getattr(parameter, "summed_grad", None) for parameter in self._model.parameters()]
+        flat = [
+            (torch.zeros_like(parameter) if summed is None else summed).reshape(-1)
+            for parameter, summed in zip(self._model.parameters(), sums, strict=True)
+        ]
+        self._forget()
+        return torch.cat(flat).detach().cpu()
+
+    def form_gradients(self, theta_P: Tensor, batch: Batch) -> dict[str, Tensor | None]:
+        """Return the per-sample gradients that the engine forms, (B, *shape) by name of each trained parameter.
+
+        A parameter for which it forms none has None.
+
+        Args:
+            theta_P: The weights.
+            batch: B samples, formed in one backward pass.
+        """
+        set_flat(self._model, theta_P)
+        self._forget()
+        with self._engine():
+            self._task.objective(self._model)(moved(batch, self._device)).sum().backward()
+        trained = {name: item for name, item in self._model.named_parameters() if item.requires_grad}
+        gradients = {name: getattr(item, "grad_sample", None) for name, item in trained.items()}
+        self._forget()
+        return gradients
+
+    def _step(self, batch: Batch, *, only_sum: bool = False) -> None:
+        """Take one step, or stop before noise is added if `only_sum`."""
         losses = self._task.objective(self._model)
         whole_units = max(1, self._training.micro_batch // self._unit_size) * self._unit_size
         starts = range(0, batch.num_samples, whole_units)
@@ -127,7 +166,7 @@ class Trainer:
                 (self._training.loss_scale * losses(part).sum()).backward()
             average_units(self._model, self._unit_size)
             drop_non_finite(self._model)
-            self._optimizer.signal_skip_step(do_skip=start != starts[-1])
+            self._optimizer.signal_skip_step(do_skip=only_sum or start != starts[-1])
             self._optimizer.step()
             self._optimizer.zero_grad()
         if not starts:
@@ -136,9 +175,15 @@ class Trainer:
             self._optimizer.zero_grad()
 
     def _forget(self) -> None:
-        """Drop what a step that failed half-way left behind: it was another node's."""
+        """Restore what a step of another node may have left: gradients, queued skips, buffers.
+
+        A step that failed leaves its place in the optimizer's queue, which would skip the next node's step.
+        """
+        self._optimizer.forget()
         for parameter in self._model.parameters():
-            parameter.grad_sample = parameter.summed_grad = None  # type: ignore[attr-defined]
+            parameter.grad_sample = parameter.summed_grad = parameter.grad = None  # type: ignore[attr-defined]
+        for name, buffer in self._model.named_buffers():
+            buffer.copy_(self._buffers[name])
 
 
 @dataclass(frozen=True, kw_only=True)

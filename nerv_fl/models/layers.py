@@ -88,23 +88,23 @@ class Linear(nn.Linear, PerSampleLayer):
 
 
 class LayerNorm(nn.LayerNorm, PerSampleLayer):
-    """Layer normalisation over the last dimension, shape (B, ..., D)."""
+    """Layer normalisation over the last dimension, shape (B, ..., D); without parameters, or without bias, too."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer."""
-        if self.per_sample and torch.is_grad_enabled():
+        if self.per_sample and torch.is_grad_enabled() and self.weight is not None:
             output: Tensor = _LayerNorm.apply(input, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
             return output
         return super().forward(input)
 
 
 class Embedding(nn.Embedding, PerSampleLayer):
-    """Token embedding, int64 (B, ...) -> (B, ..., D)."""
+    """Token embedding, int64 (B, ...) -> (B, ..., D); the row of `padding_idx` gets no gradient, as in torch."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer."""
         if self.per_sample and torch.is_grad_enabled():
-            output: Tensor = _Embedding.apply(input, self.weight)  # type: ignore[no-untyped-call]
+            output: Tensor = _Embedding.apply(input, self.weight, self.padding_idx)  # type: ignore[no-untyped-call]
             return output
         return super().forward(input)
 
@@ -160,7 +160,7 @@ class _Linear(Function):
 
 class _LayerNorm(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
         output, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], weight, bias, eps)
         ctx.save_for_backward(x, mean, rstd)
         ctx.parameters = weight, bias
@@ -175,7 +175,8 @@ class _LayerNorm(Function):
         normalised_BND = ((x - mean) * rstd).reshape(shape_BND)
         grad_BND = grad.reshape(shape_BND)
         write_grad_sample(weight, (grad_BND * normalised_BND).sum(dim=1))
-        write_grad_sample(bias, grad_BND.sum(dim=1))
+        if bias is not None:
+            write_grad_sample(bias, grad_BND.sum(dim=1))
         grad_x = torch.ops.aten.native_layer_norm_backward(
             grad, x, x.shape[-1:], mean, rstd, weight, bias, [True, False, False]
         )[0]
@@ -184,13 +185,14 @@ class _LayerNorm(Function):
 
 class _Embedding(Function):
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, tokens: Tensor, weight: Tensor, padding_idx: int | None) -> Tensor:
         ctx.save_for_backward(tokens)
         ctx.parameter = weight
+        ctx.padding_idx = padding_idx
         return F.embedding(tokens, weight)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, None, None]:
         (tokens,) = ctx.saved_tensors
         num_rows, width = ctx.parameter.shape
         num_samples = tokens.shape[0]
@@ -198,8 +200,11 @@ class _Embedding(Function):
         rows = (tokens.reshape(num_samples, -1) + offsets_B1).reshape(-1)
         grad_sample = grad_outputs[0].new_zeros(num_samples * num_rows, width)
         grad_sample.index_add_(0, rows, grad_outputs[0].reshape(-1, width))
-        write_grad_sample(ctx.parameter, grad_sample.reshape(num_samples, num_rows, width))
-        return None, None
+        grad_sample = grad_sample.reshape(num_samples, num_rows, width)
+        if ctx.padding_idx is not None:
+            grad_sample[:, ctx.padding_idx] = 0.0
+        write_grad_sample(ctx.parameter, grad_sample)
+        return None, None, None
 
 
 class _Positions(Function):

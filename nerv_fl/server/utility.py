@@ -59,7 +59,7 @@ class Pools:
         use_one_thread()
         self._settings = settings
         self.task = make_task(settings.config, settings.constants)
-        self._model = self.task.build()
+        self._model = self.task.build().eval()
         self._moves_P = trained_P(self._model, settings.config.training.trainable)
         self._files = {name: self.task.open(path) for name, path in settings.paths.items()}
         self._prepared = lru_cache(maxsize=64)(self._prepare)

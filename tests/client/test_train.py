@@ -113,7 +113,7 @@ def test_records_are_drawn_by_poisson_sampling(
     drawn: list[list[int]] = []
 
     class Recorder(Trainer):
-        def _step(self, batch: object) -> None:
+        def _step(self, batch: object, *, only_sum: bool = False) -> None:
             """Take no step."""
 
     real_read = LedgerFile.read

@@ -42,8 +42,32 @@ def test_patterns_add_up(encoder: Encoder) -> None:
 def test_the_model_is_left_as_it_is(encoder: Encoder) -> None:
     trained_P(encoder, "norm.*")
     assert all(item.requires_grad for item in encoder.parameters())
-    train_only(encoder, "norm.*")
-    assert trained_P(encoder, "*") is None
+
+
+def test_frozen_parameters_stay_frozen(encoder: Encoder) -> None:
+    encoder.norm.requires_grad_(requires_grad=False)
+    encoder.positions.requires_grad_(requires_grad=False)
+
+    moves_P = trained_P(encoder, "*")
+    train_only(encoder, "*")
+
+    assert moves_P is not None
+    assert num_trained(moves_P, 49_376) == 49_376 - 2 * 32 - 129 * 32
+    assert not encoder.norm.weight.requires_grad
+    assert encoder.embedding.weight.requires_grad
+
+
+def test_a_pattern_that_names_only_frozen_parameters_is_refused(encoder: Encoder) -> None:
+    encoder.norm.requires_grad_(requires_grad=False)
+
+    expected = (
+        r"^training.trainable holds 'norm.\*', which matches only parameters that the task's build\(\) freezes "
+        r"\(requires_grad is False\): norm.weight, norm.bias; expected at least one that it leaves trainable$"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        trained_P(encoder, "* norm.*")
+    with pytest.raises(ConfigError, match=expected):
+        train_only(encoder, "norm.*")
 
 
 def test_any_model_will_do() -> None:
