@@ -381,7 +381,7 @@ class _Preflight:
             if name not in before or name not in after or not _same(before[name], after[name]):
                 self._fail(
                     f"{what} changes {name}, expected a pass to leave everything as it was: it would carry one node's "
-                    "data into the next node and into evaluation"
+                    f"data into the next node and into evaluation{_mixers(self._model) if 'buffer' in name else ''}"
                 )
 
     def _fail(self, message: str) -> NoReturn:

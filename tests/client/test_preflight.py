@@ -188,3 +188,12 @@ def test_buffers_start_afresh_for_each_node() -> None:
     theta_P, samples = get_flat(Toy(RunConfig(), {}).build()), np.arange(CHAINS * STEPS)
     first, second = (trainer.update(theta_P, make_arrays(), samples=samples, streams=streams()) for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_the_page_lists_every_fault() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "preflight.md").read_text(encoding="utf-8")
+
+    assert re.findall(r"^\| ([^|]+?) \| (?!message)", page.partition("## What is refused")[2], flags=re.MULTILINE)[
+        1:
+    ] == (list(FAULTY))
+    assert all(name in page for name in SOUND)
