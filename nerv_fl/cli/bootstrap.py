@@ -44,7 +44,7 @@ def encoder(
     start: Annotated[Path | None, typer.Option(help="Weights to begin with, of the same preset.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside the file.")] = False,
     ray: Annotated[str | None, typer.Option(help="Share batches over a Ray cluster: ADDRESS, or `local`.")] = None,
-    workers: Annotated[int, typer.Option(help="Workers of the cluster; each batch is shared by all.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Workers of the cluster; each batch is shared by all.")] = 2,
     curve: Annotated[Path | None, typer.Option(help="PNG of the held-out measures at each evaluation.")] = None,
     overrides: Overrides = None,
     as_json: Json = False,

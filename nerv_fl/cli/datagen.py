@@ -22,7 +22,7 @@ datagen_app = typer.Typer(no_args_is_help=True, help="Generate data sets, prove 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Preset = Annotated[str, typer.Option(help="sample (seconds), standard (minutes) or full; options below override it.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same bytes.")]
-Workers = Annotated[int, typer.Option(help="Processes that share the work; no byte depends on it.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that share the work; no byte depends on it.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from what a killed run left beside the file.")]
 MIN_SCORED_MINUTES = 1_000_000
 """Below this, too few overloads begin for baselines to be fitted and compared."""

@@ -25,8 +25,8 @@ def forecaster(
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 1000,
     batch_size: Annotated[int, typer.Option(help="Expected windows of a batch.")] = 192,
     learning_rate: Annotated[float, typer.Option(help="Highest step size.")] = 2e-3,
-    windows: Annotated[int, typer.Option(help="Windows of each kind that an examination takes.")] = 20_000,
-    days: Annotated[int, typer.Option(help="Shard-days watched minute by minute for false alarms.")] = 100,
+    windows: Annotated[int, typer.Option(min=1, help="Windows of each kind that an examination takes.")] = 20_000,
+    days: Annotated[int, typer.Option(min=1, help="Shard-days watched minute by minute for false alarms.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train the shard-load forecaster, quantise it to int8, and examine it on shards it never saw.

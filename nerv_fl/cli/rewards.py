@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nerv_fl.errors import DataError
+from nerv_fl.errors import ConfigError, DataError
 
 NANO_PER_NERV = 10**9
 
@@ -29,6 +29,7 @@ def rewards(
     """
     from nerv_fl.server.audit import verify_rewards  # noqa: PLC0415
     from nerv_fl.server.folder import RunFolder  # noqa: PLC0415
+    from nerv_fl.server.roster import read_members  # noqa: PLC0415
     from nerv_fl.strategy.rewards.ledger import balances, node_account  # noqa: PLC0415
 
     run = RunFolder(folder)
@@ -40,6 +41,7 @@ def rewards(
         return
     entries = run.read_ledger()
     if node is not None:
+        _require_member(node, sorted(read_members(run.roster_path)))
         account = node_account(node)
         moved = [entry for entry in entries if account in {entry.source, entry.target}]
         history = [
@@ -57,6 +59,15 @@ def rewards(
         if entry.kind == "slash":
             slashed[entry.source] += entry.amount_nano
     _print_balances(held, slashed=slashed)
+
+
+def _require_member(node: int, members: Sequence[int]) -> None:
+    """Raise unless the node is, or was, on the run's roster."""
+    if node in members:
+        return
+    is_range = list(members) == list(range(len(members))) and members
+    known = f"0 to {members[-1]}" if is_range else ", ".join(map(str, members)) or "none"
+    raise ConfigError(f"--node is {node}, expected a node of the run's roster: {known}")
 
 
 def _sign(account: str, target: str) -> int:

@@ -1,6 +1,7 @@
 """The command `nerv-fl sweep`."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nerv_fl.checks import in_range
 from nerv_fl.cli.completion import complete_recipe, complete_setting
 from nerv_fl.cli.live import RunDisplay
 from nerv_fl.cli.writing import writes_output
@@ -73,6 +75,8 @@ def sweep(
     from simulations.sweep import parse_axes, run_sweep  # noqa: PLC0415
     from simulations.sweep.sweep import without_values  # noqa: PLC0415
 
+    if epsilon is not None:
+        in_range("--epsilon", epsilon, low=0, high=math.inf, open_low=True)
     axes = parse_axes(over or ())
     base = load_recipe(recipe, overrides=overrides or ())
     if not values and "valuation.method" not in axes:

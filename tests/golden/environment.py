@@ -40,7 +40,7 @@ def fingerprint() -> dict[str, str]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        simd = np.show_config(mode="dicts")["SIMD Extensions"]  # type: ignore[index]
+        simd = np.show_config(mode="dicts")["SIMD Extensions"]
     return {
         "machine": platform.machine(),
         "vendor": _vendor(),
