@@ -13,7 +13,7 @@ RELATIVE: Final = 0.02
 ABSOLUTE: Final = 1e-3
 
 
-def differences(found: Any, golden: Any, *, exact: bool, path: str = "") -> Iterator[str]:
+def differences(found: Any, golden: Any, *, exact: bool, may_grow: bool = False, path: str = "") -> Iterator[str]:
     """Yield what differs, each with its place.
 
     Args:
@@ -21,18 +21,20 @@ def differences(found: Any, golden: Any, *, exact: bool, path: str = "") -> Iter
         golden: What is frozen.
         exact: Whether numbers and hashes must be the same. Otherwise numbers may differ by the tolerances, a hash by
             anything; names, texts, lengths and types still must agree.
+        may_grow: Whether objects may have fields that the golden lacks, as the files of a run folder may.
         path: Place of both in the document.
     """
     if isinstance(golden, Mapping) and isinstance(found, Mapping):
-        for key in sorted(set(golden) ^ set(found)):
-            yield f"{path}/{key}: {'missing' if key in golden else 'new'}"
+        yield from (f"{path}/{key}: missing" for key in sorted(set(golden) - set(found)))
+        if not may_grow:
+            yield from (f"{path}/{key}: new" for key in sorted(set(found) - set(golden)))
         for key in sorted(set(golden) & set(found)):
-            yield from differences(found[key], golden[key], exact=exact, path=f"{path}/{key}")
+            yield from differences(found[key], golden[key], exact=exact, may_grow=may_grow, path=f"{path}/{key}")
     elif isinstance(golden, list) and isinstance(found, list):
         if len(golden) != len(found):
             yield f"{path}: {len(found)} items, expected {len(golden)}"
         for index, (new, old) in enumerate(zip(found, golden, strict=False)):
-            yield from differences(new, old, exact=exact, path=f"{path}/{index}")
+            yield from differences(new, old, exact=exact, may_grow=may_grow, path=f"{path}/{index}")
     elif not (_same(found, golden) if exact else _close(found, golden)):
         yield f"{path}: {found!r}, expected {golden!r}"
 
