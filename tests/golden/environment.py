@@ -4,6 +4,10 @@ Libraries choose their kernels by the processor's instruction set, and kernels d
 The variables of `PINNED` make each library use its plainest kernels, so that processors with AVX2 and AVX-512 give the
 same bits. What they cannot rule out is part of the fingerprint: where it differs from the golden's, numbers are
 compared with a tolerance.
+
+Measured on one machine with AVX-512: with the C library also kept from AVX2 and FMA, every model, payout and Shapley
+value keeps its bits; epsilons differ by 1e-12 of themselves, and one of 19 data sets has another hash. No processor of
+another vendor was tried, so the vendor is part of the fingerprint.
 """
 
 import os
