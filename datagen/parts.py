@@ -12,13 +12,13 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
 from nerv_fl.checks import in_range
 from nerv_fl.errors import ConfigError
 from nerv_fl.files import write_atomically
+from nerv_fl.processes import spawn_context
 
 PLAN_FILE: Final = "plan.json"
 MAX_WORKERS: Final = 1024
@@ -148,7 +148,7 @@ def _makers(
         yield {part: partial(make, part) for part in missing}
     else:
         # Started afresh: a fork of a process with threads may never get its locks back.
-        with ProcessPoolExecutor(min(workers, len(missing)), mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(min(workers, len(missing)), mp_context=spawn_context()) as pool:
             try:
                 yield {part: pool.submit(make, part).result for part in missing}
             except BaseException:

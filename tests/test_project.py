@@ -69,6 +69,11 @@ RULES = {
         ("simulations/engine.py", "datagen/cluster.py", "nerv_fl/bootstrap/cluster.py", "nerv_fl/ray_cluster.py"),
         SHIPPED,
     ),
+    "worker processes start without the main script": Rule(
+        r"multiprocessing\.(get_context|Process|Pool|set_start_method|pool.*|context.*)",
+        ("nerv_fl/processes.py",),
+        SHIPPED,
+    ),
     "only clients and the bootstrap know Opacus": Rule(
         r"opacus(\..*)?", ("nerv_fl/client/*", "nerv_fl/bootstrap/*"), SHIPPED
     ),
@@ -88,6 +93,7 @@ OFFENCES = {
     "only the store reads HDF5": ["import h5py", "def f():\n    import h5py"],
     "only the apps, the strategy and the engine know Flower": ["from flwr.app import Message"],
     "only the engine and the clusters know Ray": ["import ray"],
+    "worker processes start without the main script": ["import multiprocessing as m\nm.get_context('spawn')"],
     "only clients and the bootstrap know Opacus": ["from opacus.optimizers import DPOptimizer"],
 }
 

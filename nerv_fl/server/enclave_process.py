@@ -10,7 +10,6 @@ between the two: they belong to one user, who can read the memory of either.
 
 import atexit
 import logging
-import multiprocessing
 import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,6 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from nerv_fl.errors import CheckpointError, NervError, SealError
+from nerv_fl.processes import spawn_context
 from nerv_fl.server.enclave import EnclaveSettings, start_enclave
 from nerv_fl.server.utility import Pools
 from nerv_fl.server.workers import end_with_parent, make_pools
@@ -107,7 +107,7 @@ class _Child:
     """One process and the server's end of its pipe; its first word is its evidence."""
 
     def __init__(self, settings: EnclaveSettings) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = spawn_context()
         self._connection, inner = context.Pipe()
         self._process = context.Process(target=_live, args=(inner, settings), name=PROCESS_NAME)
         self._process.start()

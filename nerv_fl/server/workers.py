@@ -19,6 +19,7 @@ import numpy as np
 
 from nerv_fl.arrays import FloatArray, IntArray, Vector
 from nerv_fl.errors import CheckpointError
+from nerv_fl.processes import spawn_context
 from nerv_fl.server.utility import Pools, PoolSettings
 from nerv_fl.tasks.measures import Measures
 
@@ -112,7 +113,7 @@ def make_pools(settings: PoolSettings) -> Pools | PooledPools:
 def _start_workers(settings: PoolSettings, num_workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         num_workers,
-        mp_context=multiprocessing.get_context("spawn"),
+        mp_context=spawn_context(),
         initializer=_start_worker,
         initargs=(settings,),
     )

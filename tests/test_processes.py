@@ -1,0 +1,59 @@
+"""Worker processes of scripts that have no main guard, or no file."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+IN_A_POOL = """
+print("begun", flush=True)
+import os
+from concurrent.futures import ProcessPoolExecutor
+from nerv_fl.processes import spawn_context
+with ProcessPoolExecutor(2, mp_context=spawn_context()) as pool:
+    assert os.getpid() not in {pool.submit(os.getpid).result() for _ in range(4)}
+print("ended")
+"""
+
+KEYS_IN_A_PROCESS = """
+print("begun", flush=True)
+from pathlib import Path
+from nerv_fl.strategy.birth import prepare_identity
+prepare_identity(Path("keys"), run="a", place="process")
+print("ended")
+"""
+
+
+def run(script: str, folder: Path, *, how: str) -> subprocess.CompletedProcess[str]:
+    """Run a script from its file, as a module, piped into Python, or as an argument."""
+    path = folder / "unguarded.py"
+    path.write_text(script)
+    arguments = {"file": [str(path)], "module": ["-m", "unguarded"], "piped": ["-"], "argument": ["-c", script]}[how]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NERV_FL_MACHINE": str(folder / "machine.secret")}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        input=script if how == "piped" else "",
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("how", ["file", "module", "piped", "argument"])
+def test_a_script_without_a_guard_runs_once(tmp_path: Path, how: str) -> None:
+    done = run(IN_A_POOL, tmp_path, how=how)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "begun\nended\n", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["file", "piped"])
+def test_the_enclaves_process_runs_in_such_scripts(tmp_path: Path, how: str) -> None:
+    done = run(KEYS_IN_A_PROCESS, tmp_path, how=how)
+    assert (done.returncode, done.stdout) == (0, "begun\nended\n"), done.stderr
