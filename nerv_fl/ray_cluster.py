@@ -103,18 +103,33 @@ def _import_path_in_environment() -> Iterator[None]:
 def _join(address: str, env_vars: dict[str, str]) -> None:
     import ray  # noqa: PLC0415
 
-    host, _, port = address.rpartition(":")
-    own: dict[str, Any] = {"_node_ip_address": LOOPBACK} if host == LOOPBACK else {}
+    own: dict[str, Any] = {"_node_ip_address": LOOPBACK} if address.startswith(f"{LOOPBACK}:") else {}
     if env_vars:
         own["runtime_env"] = {"env_vars": env_vars}
+    require_cluster(address)
     try:
-        if port.isdecimal():
-            require_grpc(host, int(port))
         ray.init(address=address, log_to_driver=False, **own)
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"ray is {address!r}, expected the address of a running cluster ({_first_line(error)})"
-        ) from error
+        raise _no_cluster(address, error) from error
+
+
+def require_cluster(address: str) -> None:
+    """Raise unless a cluster may be at an address: "local", one without a port, or one where a gRPC server answers.
+
+    Raises:
+        ConfigError: If no cluster answers there.
+    """
+    host, _, port = address.rpartition(":")
+    if address == LOCAL or not port.isdecimal():
+        return
+    try:
+        require_grpc(host, int(port))
+    except (OSError, OverflowError, ValueError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> ConfigError:
+    return ConfigError(f"ray is {address!r}, expected the address of a running cluster ({_first_line(error)})")
 
 
 def require_grpc(host: str, port: int) -> None:

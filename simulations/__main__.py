@@ -31,8 +31,8 @@ def main() -> int:
     try:
         config = load_recipe(options.recipe, overrides=options.overrides)
         out = options.out or Path("runs") / config.name
-        with claimed_folder(out, config, resume=options.resume) as folder:
-            prepare(folder)
+        with claimed_folder(out, config, resume=options.resume, ray=options.ray) as folder:
+            prepare(folder, ray=options.ray)
             stop = GracefulStop(print_round, say=partial(print, file=sys.stderr, flush=True))
             stop.listen()
             run(folder, ray=options.ray, on_round=stop.on_round)

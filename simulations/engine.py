@@ -2,7 +2,9 @@
 
 import logging
 import os
+import tempfile
 import warnings
+from pathlib import Path
 from typing import Any, Final
 
 from nerv_fl.client.app import build_client_app
@@ -47,6 +49,7 @@ def run(folder: RunFolder, *, ray: str = LOCAL, on_round: OnRound = ignore_round
         NervError: Whatever stopped the server.
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    _give_flower_a_home()
     from flwr.simulation import run_simulation  # noqa: PLC0415 (reads the environment when imported)
     from flwr.simulation.ray_transport.ray_actor import ClientAppActor  # noqa: PLC0415
 
@@ -64,6 +67,14 @@ def run(folder: RunFolder, *, ray: str = LOCAL, on_round: OnRound = ignore_round
             num_supernodes=folder.config.simulation.blocks,
             backend_config=backend_config(folder),
         )
+
+
+def _give_flower_a_home() -> None:
+    """Name a folder for Flower's credentials where the user has no home: a simulation writes none, but asks where."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ.setdefault("FLWR_HOME", str(Path(tempfile.gettempdir()) / f"flwr-{os.getuid()}"))
 
 
 def host_settings(folder: RunFolder) -> HostSettings:

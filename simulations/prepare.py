@@ -20,6 +20,7 @@ from nerv_fl.config import RunConfig, as_table, flatten, read_recipe
 from nerv_fl.errors import CheckpointError, ConfigError
 from nerv_fl.files import write_atomically
 from nerv_fl.locks import LOCK_FILE
+from nerv_fl.ray_cluster import LOCAL
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.strategy.birth import prepare_identity
 from nerv_fl.strategy.identity import own_code_hash
@@ -27,6 +28,7 @@ from simulations.adversaries import assign_roles
 from simulations.bootstrap import given_weights, provenance, require_begun_with
 from simulations.preflight import check_prepared, check_user_task
 from simulations.recipes import recipe_names
+from simulations.requirements import check_requirements
 from simulations.setups.known import setup_of
 from simulations.setups.setup import PUBLIC
 
@@ -70,15 +72,18 @@ def load_recipe(recipe: str, *, overrides: Iterable[str] = ()) -> RunConfig:
 
 
 @contextmanager
-def claimed_folder(out: Path, config: RunConfig, *, resume: bool) -> Iterator[RunFolder]:
+def claimed_folder(out: Path, config: RunConfig, *, resume: bool, ray: str = LOCAL) -> Iterator[RunFolder]:
     """Give a run folder that no other process writes until the context ends; see `open_folder`.
 
     Raises:
         CheckpointError: As `open_folder`, or if another process writes there, naming it.
-        ConfigError: As `open_folder`.
+        ConfigError: As `open_folder`, and as `check_requirements`.
+        SetupError: As `check_requirements`.
+        TaskError: As `check_requirements`.
     """
     # Before anything is made: a folder that is refused stays as it was.
     require_claimable(out, config, resume=resume)
+    _require_machine(RunFolder(out.resolve()), config, ray=ray)
     folder = RunFolder(out.resolve())
     folder.root.mkdir(parents=True, exist_ok=True)
     with folder.exclusive():
@@ -132,9 +137,20 @@ def require_claimable(out: Path, config: RunConfig, *, resume: bool) -> None:
         raise CheckpointError(f"{out} holds no run, expected one to resume: start it without --resume")
 
 
-def prepare(folder: RunFolder, *, progress: Progress = silent) -> None:
-    """Make whatever a run folder still lacks before round 1."""
+def prepare(folder: RunFolder, *, progress: Progress = silent, ray: str = LOCAL) -> None:
+    """Make whatever a run folder still lacks before round 1.
+
+    Args:
+        folder: The run folder.
+        progress: Told how far each stage is.
+        ray: "local", or the address of the cluster that will run the nodes.
+
+    Raises:
+        SetupError: If the machine lacks what a setting needs, before any data are made.
+        NervError: If data, weights or keys cannot be made.
+    """
     config = folder.config
+    _require_machine(folder, config, ray=ray)
     if not folder.data(PUBLIC).exists():
         check_user_task(config)
     weights = None if folder.bootstrap_path.exists() else given_weights(config)  # before the minutes that data takes
@@ -145,6 +161,11 @@ def prepare(folder: RunFolder, *, progress: Progress = silent) -> None:
     check_prepared(folder, pool_sizes(config))
     _register_nodes(folder)
     prepare_identity(folder.enclave, run=str(folder.read_manifest()["run"]), place=config.enclave.place)
+
+
+def _require_machine(folder: RunFolder, config: RunConfig, *, ray: str) -> None:
+    missing = sum(chains for pool, chains in pool_sizes(config).items() if not folder.data(pool).exists())
+    check_requirements(config, num_samples=missing * config.data.steps, folder=folder.root, ray=ray)
 
 
 def _require_same(stored: RunConfig, asked: RunConfig, *, out: Path) -> None:

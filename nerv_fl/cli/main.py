@@ -23,10 +23,12 @@ from nerv_fl.cli.live import RunDisplay
 from nerv_fl.cli.models import models_app
 from nerv_fl.cli.predictor import predictor
 from nerv_fl.cli.rewards import rewards
+from nerv_fl.cli.streams import BROKEN_PIPE, drop_output, open_closed_streams
 from nerv_fl.cli.sweep import sweep
 from nerv_fl.errors import NervError
 from nerv_fl.logs import start_logs
 from nerv_fl.records import FINAL_CLOSED
+from nerv_fl.tasks.user_code import user_error
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -119,12 +121,12 @@ def simulate(
     engine = [f"training.dp_engine={dp_engine}"] if dp_engine else []
     config = load_recipe(recipe, overrides=[*(overrides or ()), *engine])
     display = RunDisplay(Console(stderr=True), config)
-    with claimed_folder(out or Path("runs") / config.name, config, resume=resume) as folder:
+    with claimed_folder(out or Path("runs") / config.name, config, resume=resume, ray=ray) as folder:
         rounds_done = last_round(folder.checkpoint)
         display.begin(folder.root, rounds_done=rounds_done)
         stop = GracefulStop(display.round, say=display.say)
         with display:
-            prepare(folder, progress=display.stage)
+            prepare(folder, progress=display.stage, ray=ray)
             stop.listen()
             with display.watching(folder.nodes, run=str(folder.read_manifest()["run"]), rounds_done=rounds_done):
                 run(folder, ray=ray, on_round=stop.on_round)
@@ -182,22 +184,34 @@ def verify(
 
 
 def main() -> None:
-    """Run the command line: a NervError is one line on stderr and exit status 1, an interrupt 130."""
+    """Run the command line: an expected error is one line on stderr and exit status 1, an interrupt 130."""
+    open_closed_streams()
     try:
         app()
-    except NervError as error:
-        _leave(f"{type(error).__name__}: {error}", status=1)
-    except OSError as error:
-        _leave(f"{error.filename or 'file'}: {error.strerror or error}", status=1)
     except KeyboardInterrupt:
         _interrupted()
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:  # what typer makes of Ctrl-C
             _interrupted()
         raise
-    except Exception:  # noqa: BLE001 (the last resort: a hanging process would be worse)
-        Console(stderr=True).print_exception()
-        _leave("this is a defect in nerv_fl; a run's last finished round is kept, --resume goes on from it", status=1)
+    except Exception as error:  # noqa: BLE001 (the last resort: a hanging process would be worse)
+        _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    """Leave with the reason of an error; a traceback is shown only where neither user nor machine is at fault."""
+    if isinstance(error, BrokenPipeError):
+        drop_output()
+        os._exit(BROKEN_PIPE)
+    if isinstance(error, NervError):
+        _leave(f"{type(error).__name__}: {error}", status=1)
+    raised = user_error(error)
+    if raised is not None:
+        _leave(f"{type(raised).__name__}: {raised}", status=1)
+    if isinstance(error, OSError):
+        _leave(f"{error.filename or 'file'}: {error.strerror or error}", status=1)
+    Console(stderr=True).print_exception()
+    _leave("this is a defect in nerv_fl; a run's last finished round is kept, --resume goes on from it", status=1)
 
 
 def _interrupted() -> NoReturn:
@@ -205,7 +219,10 @@ def _interrupted() -> NoReturn:
 
 
 def _leave(message: str, *, status: int) -> NoReturn:
-    Console(stderr=True, soft_wrap=True).print(f"[bold red]error[/bold red] {escape(message)}")
-    sys.stdout.flush()
+    try:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error[/bold red] {escape(message)}")
+        sys.stdout.flush()
+    except OSError:  # the reader has gone, or its disk is full
+        drop_output()
     # Flower's server thread may still wait for replies; the checkpoint is whole at every moment.
     os._exit(status)

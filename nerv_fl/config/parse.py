@@ -31,7 +31,7 @@ def read_recipe(path: Path, *, overrides: Iterable[str] = ()) -> RunConfig:
         ConfigError: If the file is missing or not TOML, or a setting is unknown or out of range.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors write a mark
     except OSError as error:
         raise ConfigError(f"recipe {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -84,6 +84,8 @@ class RunConfig:
         """Check what spans sections."""
         if not 1 <= len(self.name) <= MAX_NAME or not self.name.isascii() or not self.name.isprintable():
             raise ConfigError(f"name is {self.name!r}, expected 1 to {MAX_NAME} printable ASCII characters")
+        if self.name.startswith(".") or set(self.name) & set("/\\"):
+            raise ConfigError(f"name is {self.name!r}, expected a folder name without / and \\ that begins with no dot")
         self._check_task()
         self._check_valuation()
         self._check_mechanism()

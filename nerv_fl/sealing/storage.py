@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from nerv_fl.errors import SealError
+from nerv_fl.errors import SealError, SetupError
 from nerv_fl.sealing.canonical import read_json, text_at, to_json
 from nerv_fl.sealing.material import PrivateKey
 
@@ -67,6 +67,21 @@ class Owner:
     run: str
 
 
+def machine_secret_path() -> Path:
+    """Return the file of this machine's secret: that of `NERV_FL_MACHINE`, or `~/.nerv_fl/machine.secret`.
+
+    Raises:
+        SetupError: If the variable is not set and the user has no home folder.
+    """
+    try:
+        return Path(os.environ.get(MACHINE_VARIABLE) or MACHINE_DEFAULT).expanduser()
+    except RuntimeError as error:
+        raise SetupError(
+            f"user {os.getuid()} has no home folder, expected the variable HOME, or {MACHINE_VARIABLE} with a file for "
+            "the machine's secret, which enclave.place = 'process' needs"
+        ) from error
+
+
 def machine_secret(path: Path | None = None) -> MachineSecret:
     """Return this machine's secret, made when it is first asked for.
 
@@ -75,11 +90,12 @@ def machine_secret(path: Path | None = None) -> MachineSecret:
 
     Raises:
         SealError: If the file holds no such secret.
+        SetupError: If no file is given, by argument or variable, and the user has no home folder.
 
     Guarantees:
         Processes that ask at once get the same one.
     """
-    path = path or Path(os.environ.get(MACHINE_VARIABLE) or MACHINE_DEFAULT).expanduser()
+    path = path or machine_secret_path()
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}")

@@ -24,6 +24,7 @@ from nerv_fl.server.workers import end_with_parent, make_pools
 from nerv_fl.strategy.border import from_parts, to_parts
 from nerv_fl.strategy.enclave import Enclave
 from nerv_fl.strategy.outcome import Border, RoundInput, RoundOutcome
+from nerv_fl.tasks.user_code import user_error
 
 PROCESS_NAME: Final = "nerv_fl enclave"
 FAREWELL_S: Final = 5.0
@@ -155,8 +156,10 @@ def _live(connection: Connection, settings: EnclaveSettings) -> None:
     except NervError as error:
         connection.send(error)
     except Exception as error:
-        log.exception("the enclave failed")
-        connection.send(RuntimeError(f"the enclave failed: {type(error).__name__}: {error}"))
+        raised = user_error(error)
+        if raised is None:
+            log.exception("the enclave failed")
+        connection.send(raised or RuntimeError(f"the enclave failed: {type(error).__name__}: {error}"))
 
 
 def _serve(enclave: Enclave, connection: Connection) -> None:

@@ -1,16 +1,21 @@
 """Mirrors of the round records in TensorBoard and Weights & Biases, both optional."""
 
 import importlib
+import importlib.util
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 from nerv_fl.config import TrackingConfig
-from nerv_fl.errors import ConfigError
+from nerv_fl.errors import SetupError
 from nerv_fl.records import RoundRecord
 
+WANDB_URL: Final = "https://api.wandb.ai"
 WANDB_PROJECT: Final = "nerv-fl"
 WORDS: Final = frozenset({"round", "reason", "model_hash"})
 """Fields of a record that are no measures."""
@@ -34,14 +39,43 @@ def make_trackers(config: TrackingConfig, run_dir: Path) -> tuple[Tracker, ...]:
         run_dir: The run folder; trackers write into it and call the run by its name.
 
     Raises:
-        ConfigError: If a tracker's package is not installed.
+        SetupError: If a tracker's package is not installed, or Weights & Biases has no key.
     """
+    require_trackers(config)
     trackers: list[Tracker] = []
     if config.tensorboard:
         trackers.append(TensorBoardTracker(run_dir))
     if config.wandb:
         trackers.append(WandbTracker(run_dir))
     return tuple(trackers)
+
+
+def require_trackers(config: TrackingConfig) -> None:
+    """Raise unless the trackers that a run asks for can be opened.
+
+    Raises:
+        SetupError: If a tracker's package is not installed, or Weights & Biases has no key.
+    """
+    for extra in ("tensorboard", "wandb"):
+        if getattr(config, extra) and importlib.util.find_spec(extra) is None:
+            raise _not_installed(extra)
+    if config.wandb and os.environ.get("WANDB_MODE", "online") == "online" and not _has_wandb_key():
+        raise SetupError(
+            "tracking.wandb is true, but there is no key for it, expected one from `wandb login` or in the variable "
+            "WANDB_API_KEY, or WANDB_MODE=offline"
+        )
+
+
+def _has_wandb_key() -> bool:
+    """Return whether a key is in the environment or in the file that `wandb login` writes."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", WANDB_URL)).hostname
+    try:
+        file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+        return host in netrc(str(file)).hosts
+    except (OSError, NetrcParseError, RuntimeError):
+        return False
 
 
 class TensorBoardTracker:
@@ -69,7 +103,11 @@ class WandbTracker:
     def __init__(self, run_dir: Path) -> None:
         """Start the run."""
         module = _module("wandb", extra="wandb")
-        self._run: Any = module.init(project=WANDB_PROJECT, name=run_dir.name, dir=str(run_dir))
+        try:
+            self._run: Any = module.init(project=WANDB_PROJECT, name=run_dir.name, dir=str(run_dir))
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise SetupError(f"tracking.wandb is true, but its run cannot be started: {reason}") from error
 
     def round(self, record: RoundRecord) -> None:
         """Log one round's numbers."""
@@ -107,6 +145,8 @@ def _module(name: str, *, extra: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ConfigError(
-            f"tracking.{extra} is true, but {extra} is not installed: pip install 'nerv-fl[{extra}]'"
-        ) from error
+        raise _not_installed(extra) from error
+
+
+def _not_installed(extra: str) -> SetupError:
+    return SetupError(f"tracking.{extra} is true, but {extra} is not installed: pip install 'nerv-fl[{extra}]'")

@@ -18,10 +18,11 @@ from typing import Any, Final
 import numpy as np
 
 from nerv_fl.arrays import FloatArray, IntArray, Vector
-from nerv_fl.errors import CheckpointError
+from nerv_fl.errors import CheckpointError, NervError
 from nerv_fl.processes import spawn_context
 from nerv_fl.server.utility import Pools, PoolSettings
 from nerv_fl.tasks.measures import Measures
+from nerv_fl.tasks.user_code import user_error
 
 CHUNKS_PER_TASK: Final = 4
 
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 _pools: list[Pools] = []
 """The one `Pools` of a worker process."""
+
+_failures: list[Exception] = []
+"""What kept a worker from opening its pools; an initializer that raised would end it without a reason."""
 
 
 class PooledPools(Pools):
@@ -77,7 +81,7 @@ class PooledPools(Pools):
 
     def _submit(self, task: Callable[..., Any], *arguments: object) -> Callable[[], Any]:
         """Start a task, and return what waits for its result: a task that was lost with its worker runs once more."""
-        call = partial(task, *arguments)
+        call = partial(_call, task, *arguments)
         executor = self._executor
         try:
             future = executor.submit(call)
@@ -125,7 +129,10 @@ def _join(parts: Sequence[Measures]) -> Measures:
 
 def _start_worker(settings: PoolSettings) -> None:
     end_with_parent()
-    _pools.append(Pools(settings))
+    try:
+        _pools.append(Pools(settings))
+    except Exception as error:  # noqa: BLE001 (raised again by the first call)
+        _failures.append(user_error(error) or error)
 
 
 def end_with_parent() -> None:
@@ -138,6 +145,22 @@ def _wait_for_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def _call(task: Callable[..., Any], *arguments: object) -> Any:
+    """Call a task in a worker; its traceback does not travel, so what the user's code raised is named here.
+
+    Raises:
+        TaskError: If the user's code raised an error.
+    """
+    if _failures:
+        raise _failures[0]
+    try:
+        return task(*arguments)
+    except Exception as error:
+        if isinstance(error, NervError):
+            raise
+        raise user_error(error) or error from None
 
 
 def _measure(theta_P: Vector, pool: str, sample_ids: IntArray) -> Measures:

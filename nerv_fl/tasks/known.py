@@ -7,6 +7,7 @@ from nerv_fl.config import RunConfig
 from nerv_fl.errors import ConfigError
 from nerv_fl.tasks.start import Constants
 from nerv_fl.tasks.task import Task
+from nerv_fl.tasks.user_code import user_error
 
 AnyTask: TypeAlias = Task[Any, Any, Any]
 
@@ -25,12 +26,15 @@ def find_task(name: str) -> type[AnyTask]:
 
     Raises:
         ConfigError: If there is none, or it is no task.
+        TaskError: If its module raises an error while it is imported.
     """
     module, _, attribute = KNOWN.get(name, name).partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise ConfigError(f"task is {name!r}, which cannot be imported: {error}") from error
+    except Exception as error:
+        raise user_error(error) or error from error
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise ConfigError(f"task is {name!r}, a {type(found).__name__}, expected a subclass of nerv_fl.tasks.task.Task")
     return found

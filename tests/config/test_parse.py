@@ -206,3 +206,9 @@ def test_every_setting_survives_the_file(
 
 def test_gate_steps_stay_a_tuple() -> None:
     assert build({"gate.steps": [2, 1]}).gate == GateConfig(steps=(2.0, 1.0))
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(b"\xef\xbb\xbfseed = 9\n")
+    assert read_recipe(path).seed == 9

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from nerv_fl.config import Flat, PrivacyConfig, build
+from nerv_fl.config import Flat, PrivacyConfig, RunConfig, build
 from nerv_fl.config.parse import Value
 from nerv_fl.errors import ConfigError
 
@@ -209,3 +209,10 @@ def test_unsound_combination_is_refused(flat: Flat, message: str) -> None:
 
 def test_sampling_rate_is_the_expected_batch_over_the_data() -> None:
     assert build({"data.samples_per_node": 640, "training.expected_batch": 32}).sampling_rate == 0.05
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "/x", "..", ".", ".hidden", "a\\b"])
+def test_a_name_is_that_of_one_folder(name: str) -> None:
+    expected = f"name is {name!r}, expected a folder name without / and \\ that begins with no dot"
+    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
+        RunConfig(name=name)

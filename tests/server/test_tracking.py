@@ -1,6 +1,8 @@
-import importlib
+import importlib.util
+import re
 import sys
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 from nerv_fl.config import TrackingConfig
-from nerv_fl.errors import ConfigError
+from nerv_fl.errors import SetupError
 from nerv_fl.records import (
     Drift,
     Homomorphism,
@@ -18,7 +20,7 @@ from nerv_fl.records import (
     Seconds,
     ShapleySummary,
 )
-from nerv_fl.server.tracking import make_trackers, scalars
+from nerv_fl.server.tracking import make_trackers, require_trackers, scalars
 
 RECORD = RoundRecord(
     round=3,
@@ -82,6 +84,7 @@ def test_no_tracker_unless_asked_for(tmp_path: Path) -> None:
 
 
 def test_tensorboard_gets_every_round_at_its_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", SimpleNamespace(__spec__=ModuleSpec("tensorboard", None)))
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=FakeWriter))
 
     (tracker,) = make_trackers(TrackingConfig(tensorboard=True), tmp_path)
@@ -107,7 +110,8 @@ def test_wandb_gets_every_round_at_its_step(monkeypatch: pytest.MonkeyPatch, tmp
         calls.append(("init", settings))
         return run
 
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, __spec__=ModuleSpec("wandb", None)))
+    monkeypatch.setenv("WANDB_API_KEY", "k")
 
     (tracker,) = make_trackers(TrackingConfig(wandb=True), tmp_path)
     tracker.round(RECORD)
@@ -117,17 +121,11 @@ def test_wandb_gets_every_round_at_its_step(monkeypatch: pytest.MonkeyPatch, tmp
     assert calls == [("init", settings), ("log", (3.75, 3)), ("finish", None)]
 
 
-@pytest.mark.parametrize(("extra", "module"), [("tensorboard", "torch.utils.tensorboard"), ("wandb", "wandb")])
-def test_a_missing_package_names_the_extra(
-    extra: str, module: str, *, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def absent(name: str) -> None:
-        assert name == module
-        raise ModuleNotFoundError(f"No module named {name!r}")
+@pytest.mark.parametrize("extra", ["tensorboard", "wandb"])
+def test_a_missing_package_names_the_extra(extra: str, *, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == extra else name)
 
-    monkeypatch.setattr(importlib, "import_module", absent)
-
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(SetupError) as caught:
         make_trackers(TrackingConfig(**{extra: True}), tmp_path)
     expected = f"tracking.{extra} is true, but {extra} is not installed: pip install 'nerv-fl[{extra}]'"
     assert str(caught.value) == expected
@@ -139,3 +137,46 @@ def test_failed_nodes_are_one_number_whatever_their_reasons() -> None:
     assert found["failures"] == 42
     assert not [name for name in found if name.startswith("failures/")]
     assert "failures" not in scalars(RECORD)
+
+
+@pytest.fixture
+def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Install a package wandb that has no key anywhere."""
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(__spec__=ModuleSpec("wandb", None)))
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+@pytest.mark.usefixtures("no_key")
+def test_wandb_without_a_key_names_three_remedies() -> None:
+    expected = (
+        "tracking.wandb is true, but there is no key for it, expected one from `wandb login` or in the variable "
+        "WANDB_API_KEY, or WANDB_MODE=offline"
+    )
+    with pytest.raises(SetupError, match=f"^{re.escape(expected)}$"):
+        require_trackers(TrackingConfig(wandb=True))
+
+
+@pytest.mark.usefixtures("no_key")
+@pytest.mark.parametrize(
+    ("name", "value"), [("WANDB_API_KEY", "k"), ("WANDB_MODE", "offline"), ("WANDB_MODE", "disabled"), ("NETRC", "own")]
+)
+def test_each_remedy_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str) -> None:
+    file = tmp_path / "own"
+    file.write_text("machine api.wandb.ai login user password k")
+    monkeypatch.setenv(name, str(file) if name == "NETRC" else value)
+
+    require_trackers(TrackingConfig(wandb=True))
+
+
+@pytest.mark.usefixtures("no_key")
+def test_what_wandb_raises_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def init(**_arguments: object) -> None:
+        raise RuntimeError("no such entity\nlong story")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, __spec__=ModuleSpec("wandb", None)))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+    with pytest.raises(SetupError, match=r"^tracking\.wandb is true, but its run cannot be started: no such entity$"):
+        make_trackers(TrackingConfig(wandb=True), tmp_path)
