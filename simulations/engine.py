@@ -16,6 +16,7 @@ from nerv_fl.server.app import build_server_app, ignore_round
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.recorder import OnRound
 from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, own_code_hash, read_vendor_root
+from nerv_fl.tasks.known import task_environment
 from simulations.adversaries import AdversarialTraining
 from simulations.faults import FaultyTraining
 
@@ -60,7 +61,9 @@ def run(folder: RunFolder, *, ray: str = LOCAL, on_round: OnRound = ignore_round
     settings = host_settings(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        start_ray(ray, num_cpus=folder.config.simulation.actors)  # Flower uses a Ray that is started already
+        start_ray(
+            ray, num_cpus=folder.config.simulation.actors, env_vars=task_environment()
+        )  # Flower uses a Ray that is started already
         run_simulation(
             server_app=build_server_app(lambda _context: folder, on_round=on_round, simulated=True),
             client_app=build_client_app(lambda _context: settings),

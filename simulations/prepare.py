@@ -24,6 +24,7 @@ from nerv_fl.ray_cluster import LOCAL
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.strategy.birth import prepare_identity
 from nerv_fl.strategy.identity import own_code_hash
+from nerv_fl.tasks.known import add_task_folder
 from simulations.adversaries import assign_roles
 from simulations.bootstrap import given_weights, provenance, require_begun_with
 from simulations.preflight import check_prepared, check_user_task
@@ -55,7 +56,7 @@ def silent(_stage: str, _done: int, _of: int, _note: str) -> None:
 
 
 def load_recipe(recipe: str, *, overrides: Iterable[str] = ()) -> RunConfig:
-    """Read a shipped recipe by name, or any by its path.
+    """Read a shipped recipe by name, or any by its path; a task's module may lie beside the recipe.
 
     Raises:
         ConfigError: If there is none, naming the nearest, or a setting is wrong.
@@ -68,7 +69,10 @@ def load_recipe(recipe: str, *, overrides: Iterable[str] = ()) -> RunConfig:
         raise ConfigError(
             f"recipe is {recipe!r}, expected a file or one of: {', '.join(names)}{nearest(recipe, choices=names)}"
         )
-    return read_recipe(Path(recipe), overrides=overrides)
+    config = read_recipe(Path(recipe), overrides=overrides)
+    if ":" in config.task:
+        add_task_folder(Path(recipe).resolve().parent)
+    return config
 
 
 @contextmanager

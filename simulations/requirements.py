@@ -8,6 +8,7 @@ from nerv_fl.config import RunConfig
 from nerv_fl.errors import ConfigError, SetupError
 from nerv_fl.models.device import usable_device
 from nerv_fl.models.presets import get_preset
+from nerv_fl.own_packages import namesakes
 from nerv_fl.ray_cluster import LOCAL, require_cluster
 from nerv_fl.sealing.storage import machine_secret_path
 from nerv_fl.server.tracking import require_trackers
@@ -38,6 +39,7 @@ def check_requirements(config: RunConfig, *, num_samples: int, folder: Path, ray
         TaskError: If the task's module raises an error while it is imported.
         SetupError: If a package, a device, a home folder or room on the disk is missing.
     """
+    require_no_namesake()
     find_task(config.task)
     require_trackers(config.tracking)
     require_devices(config, is_local=ray == LOCAL)
@@ -45,6 +47,17 @@ def check_requirements(config: RunConfig, *, num_samples: int, folder: Path, ray
     data_bytes = num_samples * bytes_per_sample(config)
     require_room(folder, needed=data_bytes + config.federation.num_nodes * BYTES_A_NODE + SPARE_BYTES)
     require_cluster(ray)
+
+
+def require_no_namesake() -> None:
+    """Raise if the current folder, which Ray puts first in its workers, has a module of our main package's name.
+
+    Raises:
+        SetupError: If there is one.
+    """
+    for path in namesakes([str(Path.cwd())]):
+        if "nerv_fl" in {path.stem, path.parent.name}:
+            raise SetupError(f"{path} has the name of the package nerv_fl: rename it, or start in another folder")
 
 
 def bytes_per_sample(config: RunConfig) -> int:
