@@ -3,6 +3,7 @@
 The monitor samples are the same in every round, so that curves can be compared; nothing is chosen by them.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Final
 
@@ -13,6 +14,7 @@ from scipy.stats import t as student_t
 from nerv_fl.arrays import Vector
 from nerv_fl.client.privacy import epsilon_of, mechanism_of
 from nerv_fl.config import PROTOCOL_BOUND, RunConfig
+from nerv_fl.errors import TaskError
 from nerv_fl.models.encoder import get_flat, set_flat
 from nerv_fl.records import EpsilonSpread, FinalPool, Homomorphism, Standing
 from nerv_fl.rng import stream, torch_stream
@@ -37,10 +39,12 @@ class Monitor:
         self._config = config
         self._ids = one_step_per_chain(np.arange(config.gate.monitor_samples), pools.num_steps())
         self._trivial = pools.trivial(CERTIFY, self._ids)
+        _require_finite_means(self._trivial, what="of a trivial model")
 
     def standing(self, theta_P: Vector, *, homomorphism: Homomorphism | None = None) -> Standing:
         """Measure a model; what it claims of itself is tested here if the gate has not done so."""
         measures = self._pools.measure([theta_P], CERTIFY, self._ids)[0]
+        _require_finite_losses(measures, pool=CERTIFY)
         return self._standing(self._pools.summarise(measures), homomorphism or self._bound(theta_P))
 
     def references(self, theta_P: Vector) -> dict[str, object]:
@@ -58,6 +62,8 @@ class Monitor:
         """Open the final pool: one step of each of its chains, before against after."""
         ids = one_step_per_chain(np.arange(self._pools.num_chains(FINAL)), self._pools.num_steps())
         before, after = self._pools.measure([before_P, after_P], FINAL, ids)
+        for measures in (before, after):
+            _require_finite_losses(measures, pool=FINAL)
         change_B = after.loss_B - before.loss_B
         half = student_t.ppf(0.5 + FINAL_CONFIDENCE / 2, len(ids) - 1) * change_B.std(ddof=1) / np.sqrt(len(ids))
         return FinalPool(
@@ -80,7 +86,28 @@ class Monitor:
         return self._pools.bound(theta_P, CERTIFY, batches, bound=PROTOCOL_BOUND)
 
     def _standing(self, summary: Summary, homomorphism: Homomorphism | None) -> Standing:
+        _require_finite_means(getattr(summary, "measures", {}), what="of the model")
         return self._pools.task.standing(summary, trivial=self._trivial, homomorphism=homomorphism)
+
+
+def _require_finite_losses(measures: Measures, *, pool: str) -> None:
+    """Raise if a record would hold a loss that is not finite; a candidate with one never gets here.
+
+    Raises:
+        TaskError: If a sample's loss is not finite.
+    """
+    wrong = np.flatnonzero(~np.isfinite(measures.loss_B))
+    if len(wrong):
+        raise TaskError(
+            f"the loss of {len(wrong)} of {len(measures.loss_B)} samples of the {pool} pool is not finite, such as "
+            f"{measures.loss_B[wrong[0]]}, expected finite ones: correct the task's losses, its weights or its data"
+        )
+
+
+def _require_finite_means(means: Mapping[str, float], *, what: str) -> None:
+    for name, value in means.items():
+        if not np.isfinite(value):
+            raise TaskError(f"measure {name!r} {what} is {value} on the {CERTIFY} pool, expected a finite number")
 
 
 def _mean(measures: Measures, name: str) -> float | None:
