@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 
 from nerv_fl.client.privacy import mechanism_of
-from nerv_fl.client.sent import Label, envelope_of, keep, label_of
+from nerv_fl.client.sent import Label, envelope_of, keep, label_of, release, reserve
 from nerv_fl.client.spending import SpendingLedger
 from nerv_fl.client.train import (
     Assignment,
@@ -29,7 +29,17 @@ from nerv_fl.config import RunConfig
 from nerv_fl.errors import PrivacyError, SealError
 from nerv_fl.models.weights import vector_hash
 from nerv_fl.rng import SystemSource, stream, system_stream
-from nerv_fl.sealing import Context, Evidence, SigningKey, VerifyKey, check_evidence, encode_update, seal
+from nerv_fl.sealing import (
+    Context,
+    Evidence,
+    SigningKey,
+    VerifyKey,
+    check_evidence,
+    encode_update,
+    largest_envelope_bytes,
+    seal,
+    update_size_bytes,
+)
 
 KEY_FILE: Final = "signing.key"
 SPENDING_FILE: Final = "spending.json"
@@ -136,13 +146,29 @@ class Node:
         Raises:
             SealError: As `answer`.
             PrivacyError: As `answer`.
+            OSError: If a deployed node's disk has no room for the envelope; nothing is then spent.
         """
         self._check_evidence(order)
         _check_encoder(order, num_parameters=num_parameters)
         stored = self._stored(order)
         if stored is None:
-            self._spending.spend(order.run, order.round_number, num_steps=self._config.training.local_steps)
+            self._spend(order, num_parameters=num_parameters)
         return stored
+
+    def _spend(self, order: RoundOrder, *, num_parameters: int) -> None:
+        """Account for the round, once the disk space of its envelope is reserved.
+
+        A simulation reserves nothing: its nodes share one disk and are prepared all at once, which would need the
+        space of every envelope twice.
+        """
+        if not self._simulated:
+            codec = self._config.training.codec
+            reserve(self._folder, largest_envelope_bytes(update_size_bytes(num_parameters, codec=codec)))
+        try:
+            self._spending.spend(order.run, order.round_number, num_steps=self._config.training.local_steps)
+        except BaseException:
+            release(self._folder)
+            raise
 
     def train(self, order: RoundOrder, *, trainer: Trainer, data: Any) -> bytes:
         """Train and seal, after `prepare`; the envelope may leave once `keep` has it on disk."""

@@ -1,18 +1,22 @@
 """What a node sent last, kept in one file of its folder: whole or untouched, whatever kills the process.
 
-The first line says in JSON what the envelope was for and has its SHA-256; the envelope's bytes follow.
+The first line says in JSON what the envelope was for and has its SHA-256; the envelope's bytes follow. A deployed node
+reserves the disk space of an envelope before it spends a round: a round that is spent can then also be sent.
 """
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from nerv_fl.errors import PrivacyError
-from nerv_fl.files import write_atomically
+from nerv_fl.files import sync, write_atomically
 
 SENT_FILE: Final = "sent.envelope"
+RESERVED_FILE: Final = ".sent.envelope.reserved"
+"""Holds the disk space of the next envelope, and becomes the sent file."""
 
 _LONGEST_LABEL_BYTES: Final = 4096
 
@@ -36,6 +40,9 @@ def keep(folder: Path, label: Label, envelope: bytes) -> None:
 
     Raises:
         OSError: If it cannot be written; the one before is then untouched.
+
+    Guarantees:
+        Where space was reserved and suffices, the file system gives out no new space for the content.
     """
     fields = {
         "run": label.run,
@@ -43,7 +50,57 @@ def keep(folder: Path, label: Label, envelope: bytes) -> None:
         "base_hash": label.base_hash,
         "sha256": hashlib.sha256(envelope).hexdigest(),
     }
-    write_atomically(folder / SENT_FILE, json.dumps(fields).encode() + b"\n" + envelope)
+    content = json.dumps(fields).encode() + b"\n" + envelope
+    if (folder / RESERVED_FILE).exists():
+        _write_reserved(folder, content)
+    else:
+        write_atomically(folder / SENT_FILE, content)
+
+
+def reserve(folder: Path, size_bytes: int) -> None:
+    """Reserve the disk space of an envelope, until `keep` or `release`; what a killed process reserved is used again.
+
+    Args:
+        folder: The node's own folder.
+        size_bytes: Most bytes that the envelope can have.
+
+    Raises:
+        OSError: If the disk has no room for it; nothing is then reserved.
+
+    Source: posix_fallocate(3), which writes zeros on a file system that cannot reserve.
+    """
+    path, size_bytes = folder / RESERVED_FILE, size_bytes + _LONGEST_LABEL_BYTES
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.posix_fallocate(descriptor, 0, size_bytes)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        release(folder)
+        raise OSError(
+            error.errno,
+            f"{error.strerror}: no room for the envelope of {size_bytes:,} bytes, so the round is not answered and "
+            "nothing is spent; make room on this disk",
+            str(path),
+        ) from error
+
+
+def release(folder: Path) -> None:
+    """Give reserved disk space back; nothing happens if there is none."""
+    (folder / RESERVED_FILE).unlink(missing_ok=True)
+
+
+def _write_reserved(folder: Path, content: bytes) -> None:
+    path = folder / RESERVED_FILE
+    with path.open("r+b") as file:  # opening it for writing would give the space back
+        file.write(content)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+    path.replace(folder / SENT_FILE)
+    sync(folder)
 
 
 def label_of(folder: Path) -> Label | None:
