@@ -107,7 +107,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     """A disk of 64 KiB."""
     root = tmp_path / "disk"
     root.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", root]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(root)]
     if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True, timeout=20).returncode:
         pytest.skip("needs the right to mount a file system")
     try:
