@@ -58,6 +58,8 @@ RULES = {
             "nerv_fl/strategy/nerv.py",
             "nerv_fl/deploy/*_app.py",
             "nerv_fl/deploy/super*.py",
+            "nerv_fl/deploy/fleet_guard.py",
+            "nerv_fl/deploy/waiting.py",
             "nerv_fl/server/app.py",
             "simulations/engine.py",
             "simulations/flower.py",

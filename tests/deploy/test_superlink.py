@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 from starlette.types import Message, Scope
 
+from nerv_fl.deploy.refusals import RefusalLog
 from nerv_fl.deploy.superlink import NodesAlone, is_local
 from tests.deploy.machines import Machines, deploy
 from tests.simulations.processes import wait_for
@@ -31,7 +32,7 @@ def status_of(path: str, *, client: tuple[str, int] | None, server: tuple[str, i
         sent.append(message)
 
     scope: Scope = {"type": "http", "path": path, "client": client, "server": server, "method": "POST", "headers": []}
-    asyncio.run(NodesAlone(inner)(scope, None, send))  # type: ignore[arg-type]
+    asyncio.run(NodesAlone(inner, refusals=RefusalLog())(scope, None, send))  # type: ignore[arg-type]
     return int(sent[0]["status"])
 
 
@@ -59,7 +60,9 @@ def test_a_websocket_from_afar_is_closed_and_what_it_asked_for_is_one_line(caplo
 
     path = "/v1/control/\nINFO all is well"
     scope: Scope = {"type": "websocket", "path": path, "client": ("10.1.0.2", 4), "server": SERVER}
-    asyncio.run(NodesAlone(None)(scope, None, send))  # type: ignore[arg-type]
+    refusals = RefusalLog()
+    asyncio.run(NodesAlone(None, refusals=refusals)(scope, None, send))  # type: ignore[arg-type]
+    refusals.flush()
 
     assert sent == [{"type": "websocket.close", "code": 1008}]
     assert "\n" not in caplog.messages[0]
@@ -126,6 +129,6 @@ def test_a_machine_afar_can_take_part_and_administer_nothing(tmp_path: Path, mac
     finally:
         machines.stop()
 
-    assert afar.stdout.split() == ["403", "404", "403"]
+    assert afar.stdout.split() == ["403", "401", "403"]
     assert "403" not in here.stdout
     assert f"{AFAR} asked for '/v1/control/list-runs'" in machines.log("superlink").read_text()
