@@ -50,6 +50,28 @@ def output_lock(out: Path) -> Path:
     return out.with_name(f".{out.name}{LOCK_FILE}")
 
 
+def holder_of(path: Path) -> str | None:
+    """Return the number of the process that holds a file ("unknown" if it did not say), None if no process does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _holder(descriptor: int) -> str:
+    return os.pread(descriptor, _LONGEST_PID, 0).decode("ascii", "replace").strip() or "unknown"
+
+
 def lock_file(path: Path) -> int:
     """Lock a file, created if it is missing, and write this process's number into it.
 
@@ -156,8 +178,7 @@ def _flock(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(descriptor, _LONGEST_PID, 0).decode("ascii", "replace").strip() or "unknown"
-        raise HeldError(holder) from None
+        raise HeldError(_holder(descriptor)) from None
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
 

@@ -6,7 +6,7 @@ tls/                             ca.crt server.crt server.key
 supernodes/                      node-N.pub of each that may connect, node-N.json once registered, gone-* no more
 app/ flower/ superexec.secret    the app that `flwr run` bundles, Flower's own files
 run/                             the run folder, without data or keys of any node
-node-N/    machine.env  supernode.sh        NODE, SUPERLINK and RUNTIME_PORT
+node-N/    machine.env  *.sh                NODE, SUPERLINK and RUNTIME_PORT, and what to start
 config.toml vendor-root.pub code-hash constants.json ca.crt      what this node pins
 supernode.key supernode.pub data.h5 state/                       its own; state/ has its signing key
 record.json                                                      its number, data and versions, for `check`

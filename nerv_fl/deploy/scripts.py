@@ -24,13 +24,26 @@ if ! command -v flower-superlink >/dev/null; then
 fi
 export FLWR_HOME="$here/flower" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 OMP_NUM_THREADS=1
 export FLWR_SUPEREXEC_TASK_POLL_INTERVAL=0.1
+# A proxy does not reach this machine's own addresses.
+own="localhost,127.0.0.1,::1,$(hostname 2>/dev/null || echo localhost){own}"
+export no_proxy="${{no_proxy:+$no_proxy,}}${{NO_PROXY:+$NO_PROXY,}}$own"
+export NO_PROXY="$no_proxy"
+# Every connection takes an open file.
+files="$(ulimit -H -n)"
+if [ "$files" = unlimited ] || [ "$files" -gt 65536 ]; then files=65536; fi
+if [ "$(ulimit -S -n)" != unlimited ] && [ "$(ulimit -S -n)" -lt "$files" ]; then
+  ulimit -S -n "$files" 2>/dev/null || true
+fi
 """
 
 _SUPERLINK: Final = """\
+if [ ! -s state.db ]; then
+  rm -f supernodes/node-*.json  # no SuperNode is registered in a new state.db; register.sh and run.sh do it again
+fi
 exec python -m nerv_fl.deploy.superlink --host "$BIND" --port "$PORT" \\
   --ssl-ca-certfile tls/ca.crt --ssl-certfile tls/server.crt --ssl-keyfile tls/server.key \\
   --enable-supernode-auth --superexec-auth-secret-file superexec.secret \\
-  --database state.db --isolation process --disable-runtime-dependency-installation
+  --database state.db --isolation process --disable-runtime-dependency-installation "$@"
 """
 
 _SUPEREXEC: Final = """\
@@ -71,8 +84,7 @@ done
 """
 
 _RUN: Final = """\
-rm -f run/stop
-exec flwr run app deployment --stream --run-config "folder=\\"$here/run\\""
+exec python -m nerv_fl.deploy.run_supervisor "$here"
 """
 
 _STOP: Final = """\
@@ -82,38 +94,72 @@ echo "a server at work ends after its round; run.sh goes on from there"
 
 _SUPERNODE: Final = """\
 rm -rf flower/apps
-trap 'kill "$child" 2>/dev/null || true; wait "$child" || true; exit 0' INT TERM
+mkdir -p flower
+echo $$ > supernode.pid
+child=
+trap 'kill "$child" 2>/dev/null || true; wait "$child" || true; rm -f supernode.pid; exit 0' INT TERM
+pause=5
 while :; do
+  begun="$(date +%s)"
   python -m nerv_fl.deploy.supernode --superlink "$SUPERLINK" --root-certificates ca.crt \\
     --auth-supernode-private-key supernode.key --port "$RUNTIME_PORT" \\
     --node-config "node=$NODE data=\\"$here/data.h5\\" folder=\\"$here\\"" &
   child=$!
   status=0
   wait "$child" || status=$?
-  if [ "$status" -eq 0 ]; then exit 0; fi
-  echo "node $NODE: SuperNode ended with status $status, starts again in 5 s. The SuperLink refuses a key that is" >&2
-  echo "not registered, and for a minute after a SuperNode was killed takes it for one that is still there." >&2
-  sleep 5 &
+  if [ "$(($(date +%s) - begun))" -ge 60 ]; then pause=5; fi
+  echo "node $NODE: SuperNode ended with status $status, starts again in $pause s (stop.sh ends it for good)" >&2
+  sleep "$pause" &
   child=$!
-  wait "$child"
+  wait "$child" || true
+  pause=$((pause * 2))
+  if [ "$pause" -gt 60 ]; then pause=60; fi
 done
 """
 
+_STOP_SUPERNODE: Final = """\
+pid="$(cat supernode.pid 2>/dev/null || true)"
+case "$(ps -o args= -p "${pid:-0}" 2>/dev/null || tr '\\0' ' ' 2>/dev/null < "/proc/${pid:-0}/cmdline" || true)" in
+  *supernode.sh*) ;;
+  *) echo "no supernode.sh is at work in $here"; exit 0 ;;
+esac
+kill "$pid"
+tries=0
+while [ -e supernode.pid ]; do  # supernode.sh removes it at its end
+  tries=$((tries + 1))
+  if [ "$tries" -gt 300 ]; then echo "supernode.sh, process $pid, does not end" >&2; exit 1; fi
+  sleep 0.2
+done
+echo "supernode.sh, process $pid, has ended"
+"""
 
-def _script(what: str, body: str) -> str:
-    return _HEAD.format(what=what) + body
+
+def _script(what: str, body: str, *, own: str = "") -> str:
+    return _HEAD.format(what=what, own=own) + body
+
+
+def _server_script(what: str, body: str) -> str:
+    return _script(what, body, own=",$HOST,$BIND")
 
 
 SERVER_SCRIPTS: Final = {
-    "superlink.sh": _script("Start the SuperLink, which carries messages and keeps them in state.db.", _SUPERLINK),
-    "superexec.sh": _script("Start SuperExec, which starts the server of a run.", _SUPEREXEC),
-    "register.sh": _script(
+    "superlink.sh": _server_script(
+        "Start the SuperLink, which carries messages and keeps them in state.db.", _SUPERLINK
+    ),
+    "superexec.sh": _server_script("Start SuperExec, which starts the server of a run.", _SUPEREXEC),
+    "register.sh": _server_script(
         "Register the SuperNodes of new keys, and unregister those of old ones.", _CONNECTION + _REGISTER
     ),
-    "run.sh": _script("Run the remaining rounds, from the last checkpoint on.", _CONNECTION + _RUN),
-    "stop.sh": _script("End the run after the round under way.", _STOP),
+    "run.sh": _server_script(
+        "Run the remaining rounds, from the last checkpoint on; a server that dies is started again.",
+        _CONNECTION + _RUN,
+    ),
+    "stop.sh": _server_script("End the run after the round under way.", _STOP),
 }
-NODE_SCRIPTS: Final = {"supernode.sh": _script("Start this node's SuperNode.", _SUPERNODE)}
+NODE_SCRIPTS: Final = {
+    "supernode.sh": _script("Start this node's SuperNode, and start it again whenever it ends.", _SUPERNODE),
+    "stop.sh": _script("End this node's supernode.sh for good.", _STOP_SUPERNODE),
+}
 """By name."""
 
 

@@ -5,11 +5,15 @@ Here an app is compared with the one that is known, file by file, in the place w
 signature, and so are the name and version under which the server says it is: Flower makes a path of them. Another is
 not run, and the server gets Flower's own answer to an app that cannot be verified.
 
+What the SuperNode waits for (a server, a clock, a registration) is logged once (`nerv_fl.deploy.waiting`).
+
     python -m nerv_fl.deploy.supernode OPTIONS OF flower-supernode
 """
 
 import logging
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from flwr.supercore.constant import TaskType
@@ -17,8 +21,10 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.run import Run
 from flwr.supernode import start_client_internal as internal
 from flwr.supernode.cli import flower_supernode
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from nerv_fl.deploy.bundle import APP_ID, APP_VERSION, is_own
+from nerv_fl.deploy.waiting import WaitNotice, noticing
 
 _PULL: Final = "_pull_and_store_message"
 _VERIFY: Final = "_verify_fab"
@@ -75,6 +81,8 @@ def main() -> None:
             raise RuntimeError(f"flwr.supernode has no {name}, expected flwr 1.41: no app would be verified")
     setattr(internal, _PULL, verifying(getattr(internal, _PULL)))
     setattr(internal, _VERIFY, verify_own)
+    notice = WaitNotice(Path(os.environ.get("FLWR_HOME", ".")) / "waits-for")
+    setattr(NodeAuthHttpInterceptor, "intercept", noticing(NodeAuthHttpInterceptor.intercept, notice))  # noqa: B010
     flower_supernode()
 
 

@@ -121,7 +121,8 @@ class Machines:
 
     def finish_run(self, *, seconds: float = PATIENCE_S) -> str:
         """Wait until the run has ended, and return what it said."""
-        self._running.pop("run").wait(timeout=seconds)
+        self._running["run"].wait(timeout=seconds)
+        del self._running["run"]
         return self.log("run").read_text()
 
     def wait_for_rounds(self, number: int) -> None:

@@ -73,7 +73,7 @@ def test_two_rounds_from_nothing(tmp_path: Path) -> None:
             "identity.sealed",
             "vendor-root.pub",
         ]
-        machines.wait_for_log("node-9", "SuperNode ended with status")
+        machines.wait_for_log("node-9", "the SuperNode waits and tries again: this SuperNode's key is not registered")
         assert not (stranger / "state" / "00000" / "spending.json").exists()
 
 
@@ -126,7 +126,7 @@ def test_what_is_killed_or_cut_off_comes_back_and_nothing_counts_twice(tmp_path:
         machines.wait_for_rounds(2)
 
         machines.restart("superlink")
-        machines.finish_run()  # its stream ends; the run does not
+        machines.wait_for_log("run", "the log stream has ended, the server has not")
         machines.wait_for_rounds(3)
 
         wait_for(lambda: spent_rounds(machines, 1)[-1] > 2)  # it is back
@@ -137,8 +137,9 @@ def test_what_is_killed_or_cut_off_comes_back_and_nothing_counts_twice(tmp_path:
         machines.wait_for_rounds(6)
 
         machines.kill_below("superexec", "flwr-serverapp")
-        machines.start("run")
-        machines.finish_run()
+        said = machines.finish_run()  # it starts the server again
+        assert "before it was finished: starts again in 5 s" in said
+        assert "the run is finished: 7 rounds" in said
         check_whole(machines, rounds=7)
 
         assert machines.run_folder.rewards_path.read_text().startswith(before)

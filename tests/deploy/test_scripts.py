@@ -1,0 +1,111 @@
+"""The start scripts as a shell runs them, with programs of a line in place of Python and Flower."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from nerv_fl.deploy.scripts import NODE_SCRIPTS, SERVER_SCRIPTS
+from tests.simulations.processes import wait_for
+
+
+def write_program(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o700)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A folder with all scripts of a server and of a node."""
+    for name, text in {**SERVER_SCRIPTS, **NODE_SCRIPTS}.items():
+        write_program(tmp_path / name, text)
+    settings = {"HOST": "fl.example.org", "BIND": "10.1.0.1", "PORT": 9092, "NODE": 4}
+    settings |= {"SUPERLINK": "fl.example.org:9092", "RUNTIME_PORT": 9200}
+    (tmp_path / "machine.env").write_text("".join(f'{name}="{value}"\n' for name, value in settings.items()))
+    write_program(tmp_path / "bin" / "flower-superlink", "#!/bin/sh\n")
+    return tmp_path
+
+
+def environment(machine: Path, **changes: str) -> Mapping[str, str]:
+    names = {name.lower() for name in os.environ} & {"no_proxy"}
+    kept = {name: value for name, value in os.environ.items() if name.lower() not in names}
+    return kept | {"PATH": f"{machine / 'bin'}:{os.environ['PATH']}"} | changes
+
+
+def said_by(machine: Path, script: str, program: str, **changes: str) -> str:
+    """Return what a script's Python prints, which is a shell script here."""
+    write_program(machine / "bin" / "python", f"#!/bin/sh\n{program}\n")
+    command = [machine / script]
+    process = subprocess.run(
+        command, env=environment(machine, **changes), capture_output=True, check=True, text=True, timeout=20
+    )
+    return process.stdout
+
+
+def test_a_proxy_does_not_reach_this_machines_own_names(machine: Path) -> None:
+    said = said_by(machine, "superlink.sh", 'echo "$no_proxy $NO_PROXY"', no_proxy="example.com", NO_PROXY="10.9.9.9")
+    lower, upper = said.split()
+
+    assert lower == upper
+    names = lower.split(",")
+    assert names[:2] == ["example.com", "10.9.9.9"]
+    assert {"localhost", "127.0.0.1", "::1", "fl.example.org", "10.1.0.1"} <= set(names)
+
+
+def test_open_files_are_raised_as_far_as_allowed(machine: Path) -> None:
+    (machine / "low.sh").write_text(f"ulimit -S -n 256; ulimit -H -n 2048; exec {machine}/superlink.sh\n")
+    write_program(machine / "bin" / "python", "#!/bin/sh\nulimit -S -n\n")
+    command = ["sh", str(machine / "low.sh")]
+    process = subprocess.run(command, env=environment(machine), capture_output=True, check=True, text=True, timeout=20)
+
+    assert process.stdout == "2048\n"
+
+
+def test_options_are_passed_to_the_superlink(machine: Path) -> None:
+    write_program(machine / "bin" / "python", '#!/bin/sh\necho "$@"\n')
+    command = [str(machine / "superlink.sh"), "--max-connections", "4000"]
+    process = subprocess.run(command, env=environment(machine), capture_output=True, check=True, text=True, timeout=20)
+
+    assert process.stdout.endswith(" --max-connections 4000\n")
+
+
+@pytest.mark.parametrize(("database", "kept"), [(None, False), ("", False), ("rows", True)])
+def test_a_lost_state_db_loses_the_notes_of_who_is_registered(machine: Path, database: str | None, kept: bool) -> None:
+    note = machine / "supernodes" / "node-0.json"
+    note.parent.mkdir()
+    note.write_text("{}")
+    if database is not None:
+        (machine / "state.db").write_text(database)
+    said_by(machine, "superlink.sh", "exit 0")
+
+    assert note.exists() == kept
+
+
+@pytest.mark.parametrize("status", [0, 1, 137])
+def test_a_supernode_that_ends_in_any_way_is_started_again_until_stop_sh_is_called(machine: Path, status: int) -> None:
+    write_program(machine / "bin" / "python", f"#!/bin/sh\necho started >> starts\nexit {status}\n")
+    write_program(machine / "bin" / "sleep", "#!/bin/sh\nexec /bin/sleep 0.1\n")
+    starts = machine / "starts"
+    with subprocess.Popen([machine / "supernode.sh"], env=environment(machine), stderr=subprocess.PIPE) as script:
+        wait_for(lambda: starts.exists() and starts.read_text().count("started") >= 3, seconds=20)
+        stop = subprocess.run(
+            [machine / "stop.sh"], env=environment(machine), check=True, capture_output=True, text=True, timeout=20
+        )
+        _, said = script.communicate(timeout=20)
+
+    assert script.returncode == 0
+    assert stop.stdout == f"supernode.sh, process {script.pid}, has ended\n"
+    assert f"node 4: SuperNode ended with status {status}, starts again in 5 s" in said.decode()
+    assert f"status {status}, starts again in 10 s" in said.decode()
+    assert not (machine / "supernode.pid").exists()
+
+
+@pytest.mark.parametrize("pid", ["", "1", "999999999", "no number"])
+def test_stop_sh_ends_nothing_else(machine: Path, pid: str) -> None:
+    (machine / "supernode.pid").write_text(pid)
+    said = said_by(machine, "stop.sh", "exit 0")
+
+    assert said == f"no supernode.sh is at work in {machine}\n"
