@@ -12,7 +12,9 @@ from. Connections (`nerv_fl.deploy.connections`) and SuperNodes' requests (`nerv
 import argparse
 import asyncio
 import ipaddress
+import logging
 import os
+import socket
 import sys
 from asyncio import sslproto
 from collections.abc import Sequence
@@ -155,9 +157,20 @@ def serve(app: ASGIApp, *, connections: Connections, **options: Any) -> None:
     config = uvicorn.Config(app, **options | settings)
     server = uvicorn.Server(config)
     with suppress(KeyboardInterrupt):
-        server.run(sockets=[LimitedListener(config.bind_socket(), connections=connections)])
+        server.run(sockets=[LimitedListener(_listening(config), connections=connections)])
     if not server.started:
         sys.exit(1)
+
+
+def _listening(config: uvicorn.Config) -> socket.socket:
+    """Return the bound socket, which listens before it is said: connections wait until the server has started."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        listening = socket.create_server((config.host, config.port), family=family, backlog=config.backlog)
+    except OSError as error:
+        sys.exit(f"cannot listen on {config.host}:{config.port} ({error.strerror}), expected a free address")
+    logging.getLogger("uvicorn.error").info("Uvicorn running on https://%s:%d", config.host, config.port)
+    return listening
 
 
 def largest_body_bytes(model: Path) -> int:
