@@ -4,18 +4,21 @@
 """
 
 import hashlib
+import json
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.files import sync
 
 SUMS_FILE: Final = "SHA256SUMS"
+SUM_KEY: Final = "sha256"
+"""Field of a JSON object that holds the SHA-256 of its other fields."""
 SUMS_LINE: Final = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
@@ -84,6 +87,25 @@ def write_sums(folder: Path, sums: Mapping[str, str]) -> None:
     """Write the checksums of a folder's files, by their names in it."""
     lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
     (folder / SUMS_FILE).write_bytes("".join(lines).encode())
+
+
+def with_sum(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with the SHA-256 of its other fields."""
+    fields = {key: value for key, value in table.items() if key != SUM_KEY}
+    return fields | {SUM_KEY: _sum_of(fields)}
+
+
+def has_sum(table: Mapping[str, Any]) -> bool:
+    """Return whether a JSON object holds the SHA-256 of its other fields.
+
+    >>> has_sum(with_sum({"run": "a"})), has_sum({"run": "a"}), has_sum(with_sum({"run": "a"}) | {"run": "b"})
+    (True, False, False)
+    """
+    return table.get(SUM_KEY) == _sum_of({key: value for key, value in table.items() if key != SUM_KEY})
+
+
+def _sum_of(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def verify_bundle(folder: Path) -> tuple[Path, ...]:

@@ -15,6 +15,7 @@ from nerv_fl.errors import ConfigError
 from nerv_fl.locks import hold
 from nerv_fl.server.app import build_server_app
 from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.sessions import begin_session
 from simulations.engine import host_settings
 from simulations.prepare import begin_or_resume, holds_run, load_recipe, prepare, require_claimable
 
@@ -32,6 +33,7 @@ def load_folder(context: Context) -> RunFolder:
     out.mkdir(parents=True, exist_ok=True)
     hold(RunFolder(out.resolve()).lock, written=out)
     folder = begin_or_resume(out, config)
+    begin_session(folder)
     prepare(folder)
     return folder
 

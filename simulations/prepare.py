@@ -19,14 +19,18 @@ from nerv_fl.client.node import register
 from nerv_fl.config import RunConfig, as_table, flatten, read_recipe
 from nerv_fl.errors import CheckpointError, ConfigError
 from nerv_fl.files import write_atomically
+from nerv_fl.folders import sha256_of
 from nerv_fl.locks import LOCK_FILE
 from nerv_fl.ray_cluster import LOCAL
 from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.recovery import require_whole, rounds_done
+from nerv_fl.server.sessions import session
 from nerv_fl.strategy.birth import prepare_identity
 from nerv_fl.strategy.identity import own_code_hash
 from nerv_fl.tasks.known import add_task_folder
 from simulations.adversaries import assign_roles
 from simulations.bootstrap import given_weights, provenance, require_begun_with
+from simulations.damage import require_resumable
 from simulations.preflight import check_prepared, check_user_task
 from simulations.recipes import recipe_names
 from simulations.requirements import check_requirements
@@ -45,8 +49,14 @@ FREE_TO_CHANGE: Final = (
 )
 """Settings that no result depends on: a resumed run may change them."""
 
+NUM_ROUNDS: Final = "federation.num_rounds"
+"""May change too, to no less than the rounds that are done: no round depends on how many follow it."""
+
 REGISTRATIONS: Final = 32
 """Nodes registered at once: each waits for the disk twice, and 10,000 in a row wait for minutes."""
+
+DATA_SUMS: Final = "data_files"
+"""Field of the manifest: the SHA-256 of each data file."""
 
 LIBRARIES: Final = ("torch", "flwr", "ray", "opacus", "shap", "numpy", "scipy", "h5py", "cryptography", "safetensors")
 
@@ -87,11 +97,13 @@ def claimed_folder(out: Path, config: RunConfig, *, resume: bool, ray: str = LOC
     """
     # Before anything is made: a folder that is refused stays as it was.
     require_claimable(out, config, resume=resume)
-    _require_machine(RunFolder(out.resolve()), config, ray=ray)
+    _check_before_data(RunFolder(out.resolve()), config, ray=ray)
     folder = RunFolder(out.resolve())
     folder.root.mkdir(parents=True, exist_ok=True)
     with folder.exclusive():
-        yield open_folder(out, config, resume=resume)
+        opened = open_folder(out, config, resume=resume)
+        with session(opened):
+            yield opened
 
 
 def open_folder(out: Path, config: RunConfig, *, resume: bool) -> RunFolder:
@@ -104,6 +116,8 @@ def open_folder(out: Path, config: RunConfig, *, resume: bool) -> RunFolder:
     """
     require_claimable(out, config, resume=resume)
     folder = RunFolder(out.resolve())
+    if holds_run(out):
+        _note_extension(folder, config)
     folder.write_config(config)
     return RunFolder(out.resolve())
 
@@ -120,7 +134,8 @@ def begin_or_resume(out: Path, config: RunConfig) -> RunFolder:
 
 def holds_run(out: Path) -> bool:
     """Return whether a run was begun in a folder."""
-    return RunFolder(out).config_path.exists()
+    folder = RunFolder(out)
+    return any(path.exists() for path in (folder.config_path, folder.manifest_path, folder.copies))
 
 
 def require_claimable(out: Path, config: RunConfig, *, resume: bool) -> None:
@@ -133,7 +148,8 @@ def require_claimable(out: Path, config: RunConfig, *, resume: bool) -> None:
     if holds_run(out):
         if not resume:
             raise CheckpointError(f"{out} holds a run, expected a new folder, or --resume to go on with it")
-        _require_same(RunFolder(out).config, config, out=out)
+        require_whole(RunFolder(out.resolve()))
+        _require_same(RunFolder(out.resolve()), config, out=out)
     # A process that was killed right after it claimed a new folder leaves the lock file and nothing else.
     elif out.exists() and any(path.name != LOCK_FILE for path in out.iterdir()):
         raise CheckpointError(f"{out} is not empty and holds no run, expected an empty or a new folder")
@@ -154,10 +170,9 @@ def prepare(folder: RunFolder, *, progress: Progress = silent, ray: str = LOCAL)
         NervError: If data, weights or keys cannot be made.
     """
     config = folder.config
-    _require_machine(folder, config, ray=ray)
-    if not folder.data(PUBLIC).exists():
-        check_user_task(config)
+    _check_before_data(folder, config, ray=ray)
     weights = None if folder.bootstrap_path.exists() else given_weights(config)  # before the minutes that data takes
+    require_resumable(folder)
     if "run" not in folder.read_manifest():
         folder.update_manifest(**first_manifest(config))
     _make_data(folder, progress=progress)
@@ -167,16 +182,40 @@ def prepare(folder: RunFolder, *, progress: Progress = silent, ray: str = LOCAL)
     prepare_identity(folder.enclave, run=str(folder.read_manifest()["run"]), place=config.enclave.place)
 
 
-def _require_machine(folder: RunFolder, config: RunConfig, *, ray: str) -> None:
+def _check_before_data(folder: RunFolder, config: RunConfig, *, ray: str) -> None:
+    """Check the machine and a user's own task, before the minutes that data take."""
     missing = sum(chains for pool, chains in pool_sizes(config).items() if not folder.data(pool).exists())
     check_requirements(config, num_samples=missing * config.data.steps, folder=folder.root, ray=ray)
+    if not folder.data(PUBLIC).exists():
+        check_user_task(config)
 
 
-def _require_same(stored: RunConfig, asked: RunConfig, *, out: Path) -> None:
-    before, after = flatten(as_table(stored)), flatten(as_table(asked))
+def _require_same(folder: RunFolder, asked: RunConfig, *, out: Path) -> None:
+    before, after = flatten(as_table(folder.config)), flatten(as_table(asked))
     for key, value in after.items():
-        if value != before[key] and not key.startswith(FREE_TO_CHANGE):
-            raise ConfigError(f"{key} is {value!r}, expected {before[key]!r}: the run in {out} began with it")
+        if value == before[key] or key.startswith(FREE_TO_CHANGE):
+            continue
+        if key != NUM_ROUNDS:
+            raise ConfigError(
+                f"{key} is {value!r}, expected {before[key]!r}: the run in {out} began with it; only {NUM_ROUNDS}, "
+                f"{', '.join(FREE_TO_CHANGE)} may change"
+            )
+        done = rounds_done(folder)
+        if asked.federation.num_rounds < done:
+            raise ConfigError(f"{key} is {value!r}, expected at least {done}: so many rounds of {out} are done")
+        if asked.adversaries.rejoiner:
+            raise ConfigError(f"{key} is {value!r}, expected {before[key]!r}: adversaries.rejoiner depends on it")
+
+
+def _note_extension(folder: RunFolder, asked: RunConfig) -> None:
+    """Record that the number of rounds changes, and after which round the final pool had been opened by then."""
+    before, after, done = folder.config.federation.num_rounds, asked.federation.num_rounds, rounds_done(folder)
+    if before == after:
+        return
+    manifest = folder.read_manifest()
+    extension = {"from": before, "to": after, "after_round": done}
+    opened = {"final_round": manifest.get("final_round", done)} if "final" in manifest else {}
+    folder.update_manifest(extensions=[*manifest.get("extensions", []), extension], **opened)
 
 
 def first_manifest(config: RunConfig) -> dict[str, Any]:
@@ -190,11 +229,16 @@ def first_manifest(config: RunConfig) -> dict[str, Any]:
 
 def _make_data(folder: RunFolder, *, progress: Progress) -> None:
     config, setup = folder.config, setup_of(folder.config.task)
-    pools, hashes = pool_sizes(config), {}
+    pools = pool_sizes(config)
+    hashes, sums = {}, dict(folder.read_manifest().get(DATA_SUMS, {}))
     for done, (pool, chains) in enumerate(pools.items()):
         progress("data", done, len(pools), f"{pool}: {chains:,} chains")
-        if not folder.data(pool).exists():
+        if folder.data(pool).exists():
+            _require_sum(folder.data(pool), sums.get(pool))
+        else:
             setup.make_data(config, folder.data(pool), pool=pool, chains=chains)
+            sums.pop(pool, None)
+        sums.setdefault(pool, sha256_of(folder.data(pool)))
         hashes[pool] = setup.content_hash(folder.data(pool))
     progress("data", len(pools), len(pools), "")
     for pool, digest in folder.read_manifest().get("data", hashes).items():
@@ -202,7 +246,15 @@ def _make_data(folder: RunFolder, *, progress: Progress) -> None:
             raise CheckpointError(
                 f"{folder.data(pool)} has SHA-256 {hashes[pool]}, expected {digest}: the run began with it"
             )
-    folder.update_manifest(data=hashes)
+    folder.update_manifest(data=hashes, **{DATA_SUMS: sums})
+
+
+def _require_sum(path: Path, expected: str | None) -> None:
+    """Refuse a data file that is not the one that was written; an earlier version noted no checksum."""
+    if expected is not None and (found := sha256_of(path)) != expected:
+        raise CheckpointError(
+            f"{path} was changed: its SHA-256 is {found[:12]}, expected {expected[:12]}; delete it to make it again"
+        )
 
 
 def pool_sizes(config: RunConfig) -> dict[str, int]:

@@ -165,8 +165,10 @@ class RunDisplay:
             self._console.print(f"[red]final pool not opened: {escape(closed)}[/red]", highlight=False, soft_wrap=True)
         final = manifest.get("final")
         if final:
+            number, last = manifest.get("final_round"), rounds[-1].round
+            when = f"once, after round {number}; not measured since" if number not in (None, last) else "once"
             self._console.print(
-                f"final pool ({final['chains']} chains, opened once): "
+                f"final pool ({final['chains']} chains, opened {when}): "
                 f"loss {final['loss_before']:.4f} -> {final['loss_after']:.4f}, "
                 f"difference {final['difference']:+.4f} ({final['ci_low']:+.4f} to {final['ci_high']:+.4f})",
                 highlight=False,

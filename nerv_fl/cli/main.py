@@ -22,10 +22,11 @@ from nerv_fl.cli.forecaster import forecaster
 from nerv_fl.cli.live import RunDisplay
 from nerv_fl.cli.models import models_app
 from nerv_fl.cli.predictor import predictor
+from nerv_fl.cli.recover import recover
 from nerv_fl.cli.rewards import rewards
 from nerv_fl.cli.streams import BROKEN_PIPE, drop_output, open_closed_streams
 from nerv_fl.cli.sweep import sweep
-from nerv_fl.errors import NervError
+from nerv_fl.errors import NervError, SealError
 from nerv_fl.logs import start_logs
 from nerv_fl.records import FINAL_CLOSED
 from nerv_fl.tasks.user_code import user_error
@@ -45,6 +46,7 @@ app.add_typer(bootstrap_app, name="bootstrap")
 app.add_typer(models_app, name="models")
 app.add_typer(deploy_app, name="deploy")
 app.command()(rewards)
+app.command()(recover)
 app.command()(sweep)
 bootstrap_app.command()(forecaster)
 app.command()(export)
@@ -112,8 +114,11 @@ def simulate(
     Generates the ledgers, pretrains the encoder, and runs every round through Flower on Ray. Interrupt it whenever
     you like: the last finished round is kept, and --resume goes on from there with the same results. SIGTERM stops it
     at the end of the round.
+
+    A resumed run may change what no result depends on (simulation, tracking, enclave.workers, time limits), and
+    federation.num_rounds to more rounds, which extends it.
     """
-    from nerv_fl.server.checkpoint import last_round  # noqa: PLC0415
+    from nerv_fl.server.recovery import rounds_done as count_rounds  # noqa: PLC0415
     from nerv_fl.server.stopping import GracefulStop  # noqa: PLC0415
     from simulations.engine import run  # noqa: PLC0415 (seconds of imports that other commands do not need)
     from simulations.prepare import claimed_folder, load_recipe, prepare  # noqa: PLC0415
@@ -122,7 +127,7 @@ def simulate(
     config = load_recipe(recipe, overrides=[*(overrides or ()), *engine])
     display = RunDisplay(Console(stderr=True), config)
     with claimed_folder(out or Path("runs") / config.name, config, resume=resume, ray=ray) as folder:
-        rounds_done = last_round(folder.checkpoint)
+        rounds_done = count_rounds(folder)
         display.begin(folder.root, rounds_done=rounds_done)
         stop = GracefulStop(display.round, say=display.say)
         with display:
@@ -134,7 +139,7 @@ def simulate(
     if as_json:
         manifest, accepted = folder.read_manifest(), sum(record.accepted for record in rounds[1:])
         result = {"folder": str(folder.root), "accepted": accepted, "last": asdict(rounds[-1])}
-        print(json.dumps(result | {key: manifest.get(key) for key in ("final", FINAL_CLOSED)}))
+        print(json.dumps(result | {key: manifest.get(key) for key in ("final", "final_round", FINAL_CLOSED)}))
     else:
         display.end(rounds, folder.read_manifest(), report=folder.root / "report.html")
 
@@ -143,11 +148,14 @@ def simulate(
 def report(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write a run folder's report.html again from its records; a run that is under way writes it after every round."""
     from nerv_fl.server.folder import RunFolder  # noqa: PLC0415
+    from nerv_fl.server.recovery import require_whole  # noqa: PLC0415
     from nerv_fl.server.report import write_report  # noqa: PLC0415
 
     run = RunFolder(folder)
     # A report from records that were read before the run's end must not replace the run's own last one.
     with run.exclusive() if folder.is_dir() else nullcontext():
+        if folder.is_dir():
+            require_whole(run)
         print(write_report(folder))
 
 
@@ -167,7 +175,10 @@ def verify(
     from nerv_fl.strategy.identity import pinned_root, read_vendor_root  # noqa: PLC0415
 
     vendor_root = read_vendor_root(root or pinned_root(certificate))
-    verified = verify_certificate(certificate.read_bytes(), vendor_root=vendor_root)
+    try:
+        verified = verify_certificate(certificate.read_bytes(), vendor_root=vendor_root)
+    except SealError as error:
+        raise SealError(f"{certificate}: {error}") from error
     if as_json:
         print(json.dumps(asdict(verified)))
         return

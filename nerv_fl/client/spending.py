@@ -23,6 +23,7 @@ from nerv_fl.config import PrivacyConfig
 from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import BudgetError, PrivacyError, SealError
 from nerv_fl.files import write_atomically
+from nerv_fl.folders import SUM_KEY, has_sum, with_sum
 from nerv_fl.sealing import SigningKey
 from nerv_fl.sealing.canonical import from_base64, to_base64, to_json
 
@@ -136,8 +137,8 @@ def _key_of(run: str, round_number: int) -> str:
 def _written(table: dict[str, Any], *, key: SigningKey | None) -> bytes:
     if key is not None:
         signature = key.sign(_signed_bytes(table), context=_SIGNATURE_CONTEXT)
-        table = {**table, "signature": to_base64(signature)}
-    return json.dumps(table).encode()
+        return json.dumps({**table, "signature": to_base64(signature)}).encode()
+    return json.dumps(with_sum(table)).encode()
 
 
 def _signed_bytes(table: Mapping[str, Any]) -> bytes:
@@ -157,6 +158,8 @@ def _read_steps(path: Path, *, mechanism: Mechanism, key: SigningKey | None) -> 
         raise PrivacyError(f"{path} is not a spending ledger ({error}), expected the file this node wrote") from error
     if key is not None:
         _check_signature(path, table, key=key)
+    elif SUM_KEY in table and not has_sum(table):
+        raise PrivacyError(f"{path} was changed, expected what this node wrote: restore it from a backup")
     if spent != mechanism:
         raise PrivacyError(
             f"{path} holds steps of {spent}, expected {mechanism}: epsilon of a mixture is not accounted for"

@@ -14,13 +14,13 @@ from flwr.serverapp import Grid, ServerApp
 from nerv_fl.arrays import Vector
 from nerv_fl.errors import NoUpdateError
 from nerv_fl.records import FINAL_CLOSED, STOPPED, FinalPool, RewardRow, RoundRecord
-from nerv_fl.server.checkpoint import has_state, load_state
 from nerv_fl.server.enclave import EnclaveSettings
 from nerv_fl.server.enclave_process import open_enclave
 from nerv_fl.server.ending import closed_reason, require_updates
 from nerv_fl.server.folder import POOLS, RunFolder
 from nerv_fl.server.monitor import Monitor
 from nerv_fl.server.recorder import OnRound, Recorder
+from nerv_fl.server.recovery import read_state, require_records
 from nerv_fl.server.report import write_report
 from nerv_fl.server.tracking import Tracker, make_trackers
 from nerv_fl.server.utility import PoolSettings
@@ -168,15 +168,17 @@ def _conclude(folder: RunFolder, *, open_final: Callable[[], FinalPool]) -> None
         folder.update_manifest(**{FINAL_CLOSED: reason})
     else:
         folder.update_manifest(**{FINAL_CLOSED: None} if FINAL_CLOSED in folder.read_manifest() else {})
-        folder.update_manifest(final=asdict(open_final()))
+        folder.update_manifest(final=asdict(open_final()), final_round=rounds[-1].round)
 
 
 def _state(folder: RunFolder, start_P: Vector, *, run: str) -> tuple[FederationState, bool]:
     """Return the state to begin from, and whether no round was recorded yet."""
     config = folder.config
     num_nodes = config.federation.num_nodes
-    if has_state(folder.checkpoint):
-        state = load_state(folder.checkpoint).grown(num_nodes, rewards=config.rewards)
+    stored = read_state(folder)
+    if stored is not None:
+        require_records(folder, stored.round_number)
+        state = stored.grown(num_nodes, rewards=config.rewards)
         folder.cut_after(state.round_number)
         folder.check_ledger(head=state.ledger)
         return state, False

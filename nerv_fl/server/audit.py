@@ -1,9 +1,9 @@
 """Is a run's rewards ledger whole, and does it agree with everything else that the run wrote?"""
 
-from nerv_fl.errors import DataError
+from nerv_fl.errors import CheckpointError, DataError
 from nerv_fl.records import read_rewards
-from nerv_fl.server.checkpoint import load_state
 from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.recovery import read_state, require_records
 from nerv_fl.strategy.rewards.ledger import EMISSION, GRADIENT_POOL, balances, node_account, paid_by_round
 
 
@@ -24,7 +24,9 @@ def verify_rewards(folder: RunFolder) -> dict[str, int | str]:
         No entry was changed, dropped, moved or added since the checkpoint was written, and no balance was ever below 0.
         Whoever can write the checkpoint too can rewrite both: only a head that was published elsewhere binds them.
     """
-    state = load_state(folder.checkpoint)
+    state = read_state(folder)
+    if state is None:
+        raise CheckpointError(f"{folder.checkpoint} holds no checkpoint, expected that of a run with rounds")
     folder.check_ledger(head=state.ledger)
     entries = folder.read_ledger()
     paid = paid_by_round(entries)
@@ -41,6 +43,7 @@ def verify_rewards(folder: RunFolder) -> dict[str, int | str]:
     for account, nano in expected.items():
         if held.get(account, 0) != nano:
             raise DataError(f"{account} holds {held.get(account, 0)} NANO in the ledger, expected {nano}")
+    require_records(folder, state.round_number)
     return {
         "entries": state.ledger.num_entries,
         "rounds": state.round_number,

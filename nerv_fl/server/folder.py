@@ -1,6 +1,6 @@
 """The run folder: where everything is, and the appending of a round.
 
-    config.toml  manifest.json  rounds.jsonl  rewards.csv  ledger.jsonl
+    config.toml  manifest.json  rounds.jsonl  rewards.csv  ledger.jsonl  digests.json  copies/ (see `integrity`)
     certificates/round-N.json  checkpoint/  report.html
     data/        the ledgers: nodes, genesis, search, certify, final
     bootstrap.safetensors  roster.json  enclave/ (mock sealed storage)  nodes/ (each node's own disk)
@@ -22,9 +22,19 @@ from nerv_fl.client.host import node_folder
 from nerv_fl.config import RunConfig, read_recipe, to_toml
 from nerv_fl.errors import CheckpointError, DataError
 from nerv_fl.files import write_atomically
+from nerv_fl.folders import SUM_KEY, has_sum, with_sum
 from nerv_fl.locks import LOCK_FILE, exclusive
 from nerv_fl.records import RewardRow, RoundRecord, read_rewards, read_rounds, rewards_to_csv, to_json
 from nerv_fl.sealing import VerifyKey
+from nerv_fl.server.integrity import (
+    Prefix,
+    cut_to,
+    has_header,
+    read_digests,
+    require_prefix,
+    with_header,
+    write_digests,
+)
 from nerv_fl.server.roster import Member, active, read_members, write_members
 from nerv_fl.strategy.rewards import Entry, Head
 from nerv_fl.strategy.rewards.ledger import check_chain, read_entries, to_line
@@ -62,6 +72,16 @@ class RunFolder:
     def ledger_path(self) -> Path:
         """The rewards ledger: one entry a movement of money, bound by hashes."""
         return self.root / "ledger.jsonl"
+
+    @property
+    def digests_path(self) -> Path:
+        """Sizes and checksums of the records by round; see `nerv_fl.server.integrity`."""
+        return self.root / "digests.json"
+
+    @property
+    def copies(self) -> Path:
+        """Second copies of the settings and the manifest."""
+        return self.root / "copies"
 
     @property
     def checkpoint(self) -> Path:
@@ -125,26 +145,55 @@ class RunFolder:
     def write_config(self, config: RunConfig) -> None:
         """Write the settings; this makes the folder a run's."""
         self.root.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.config_path, to_toml(config).encode())
+        self._write_twice(self.config_path, with_header(to_toml(config)).encode())
 
     def read_manifest(self) -> dict[str, Any]:
         """Read the manifest; empty if there is none yet.
 
         Raises:
-            CheckpointError: If it is damaged.
+            CheckpointError: If it is damaged, or lost.
         """
-        if not self.manifest_path.exists():
+        path = self.manifest_path
+        if not path.exists():
+            if (self.copies / path.name).exists():
+                raise CheckpointError(f"{path} is missing, expected the manifest of this run: {self.remedy(path)}")
             return {}
         try:
-            manifest: dict[str, Any] = json.loads(self.manifest_path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"{self.manifest_path} is not JSON: {error}") from error
-        return manifest
+            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f"{path} is not JSON: {error}; {self.remedy(path)}") from error
+        if SUM_KEY in manifest and not has_sum(manifest):
+            raise CheckpointError(f"{path} was changed, expected what the run wrote: {self.remedy(path)}")
+        return {key: value for key, value in manifest.items() if key != SUM_KEY}
 
     def update_manifest(self, **facts: object) -> None:
         """Add facts to the manifest, or replace them."""
-        manifest = self.read_manifest() | facts
-        write_atomically(self.manifest_path, (json.dumps(manifest, indent=1, allow_nan=False) + "\n").encode())
+        manifest = with_sum(self.read_manifest() | facts)
+        self._write_twice(self.manifest_path, (json.dumps(manifest, indent=1, allow_nan=False) + "\n").encode())
+
+    def require_config(self) -> None:
+        """Refuse settings that are not those the run wrote last.
+
+        Raises:
+            CheckpointError: If the file is missing or was changed, and a copy of it exists.
+        """
+        path = self.config_path
+        if not (self.copies / path.name).exists():
+            return
+        if not path.exists():
+            raise CheckpointError(f"{path} is missing, expected the settings of this run: {self.remedy(path)}")
+        if not has_header(path.read_bytes()):
+            raise CheckpointError(f"{path} was changed, expected what the run wrote: {self.remedy(path)}")
+
+    def remedy(self, path: Path) -> str:
+        """Return what to do about a damaged settings file or manifest."""
+        return f"`nerv-fl recover {self.root}` restores it from {self.copies / path.name}"
+
+    def _write_twice(self, path: Path, data: bytes) -> None:
+        """Write a file and then its copy: a crash between them leaves an older copy, which the next write replaces."""
+        write_atomically(path, data)
+        self.copies.mkdir(exist_ok=True)
+        write_atomically(self.copies / path.name, data)
 
     def write_roster(
         self,
@@ -194,12 +243,47 @@ class RunFolder:
         _append(self.rewards_path, rewards_to_csv(rows, header=is_new))
         _append(self.ledger_path, "".join(to_line(entry) for entry in entries))
         _append(self.rounds_path, to_json(record) + "\n")
+        write_digests(self.digests_path, record.round, self._records)
 
     def cut_after(self, round_number: int) -> None:
-        """Remove what a crash left of rounds after `round_number`, a half-written last line included."""
-        for path in (self.root / "certificates").glob("round-*.json"):
-            if int(path.stem.removeprefix("round-")) > round_number:
+        """Remove what a crash left of rounds after `round_number`, a half-written last line included.
+
+        Raises:
+            CheckpointError: If a record does not hold what the rounds until then left; nothing is then removed.
+        """
+        sizes = self.require_records(round_number)
+        for number, path in self.certificates().items():
+            if number > round_number:
                 path.unlink()
+        for name, item in sizes.items():
+            cut_to(self.root / name, item.size_bytes)
+        if not sizes:
+            self._cut_lines_after(round_number)
+
+    def certificates(self) -> dict[int, Path]:
+        """Return the certificates' paths by round."""
+        paths = (self.root / "certificates").glob("round-*.json")
+        return {int(path.stem.removeprefix("round-")): path for path in paths}
+
+    def require_records(self, round_number: int) -> Mapping[str, Prefix]:
+        """Check that the records hold what all rounds up to one left.
+
+        Returns:
+            The expected digests by file name; empty if none were written: an earlier version wrote none.
+
+        Raises:
+            CheckpointError: Naming the file that is missing, was cut short, or was changed.
+        """
+        expected = read_digests(self.digests_path).get(round_number, {})
+        for name, item in expected.items():
+            require_prefix(self.root / name, item, round_number=round_number)
+        return expected
+
+    @property
+    def _records(self) -> Mapping[str, Path]:
+        return {path.name: path for path in (self.rounds_path, self.rewards_path, self.ledger_path)}
+
+    def _cut_lines_after(self, round_number: int) -> None:
         if self.rounds_path.exists():
             lines = [line for line in _whole_lines(self.rounds_path) if json.loads(line)["round"] <= round_number]
             write_atomically(self.rounds_path, "".join(lines).encode())

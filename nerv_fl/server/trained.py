@@ -52,7 +52,10 @@ def trained_model(folder: RunFolder) -> Source:
 
 def _metrics(folder: RunFolder, state: FederationState) -> dict[str, object]:
     manifest = folder.read_manifest()
-    metrics: dict[str, object] = {key: manifest[key] for key in ("references", "final") if key in manifest}
+    # The final pool of a run that was extended later measured an earlier model.
+    is_final = manifest.get("final_round", state.round_number) == state.round_number
+    keys = ("references", "final") if is_final else ("references",)
+    metrics: dict[str, object] = {key: manifest[key] for key in keys if key in manifest}
     records = [record for record in folder.rounds() if record.round <= state.round_number]
     if records:
         metrics["round"] = asdict(records[-1])

@@ -31,5 +31,5 @@ def test_only_records_grow(tmp_path: Path) -> None:
     grown = {name for name in more if more[name] > few.get(name, 0) + 1_000 and "checkpoint/" not in name}
     records = {"rounds.jsonl", "rewards.csv", "ledger.jsonl", "report.html"}
     assert {name for name in grown if not name.startswith("certificates/")} <= records
-    assert sum(name.startswith("checkpoint/") for name in more) == 3
+    assert sum(name.startswith("checkpoint/") for name in more) == 5
     assert sum(more.values()) - sum(few.values()) < (MORE - FEW) * ROUND_BYTES

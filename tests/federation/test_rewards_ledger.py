@@ -96,7 +96,7 @@ def test_a_run_does_not_go_on_from_a_ledger_that_was_changed(new_run: NewRun, mo
     folder = new_run()
     kill_at_checkpoint(folder, monkeypatch, round_number=2)
     edit_amount(folder)
-    with pytest.raises(NervError, match=r"ledger\.jsonl line 1 has the hash"):
+    with pytest.raises(NervError, match=r"ledger\.jsonl was changed: "):
         run_rounds(folder)
 
 

@@ -8,7 +8,7 @@ import pytest
 from nerv_fl.errors import CheckpointError
 from nerv_fl.files import write_atomically
 from nerv_fl.server import checkpoint
-from nerv_fl.server.checkpoint import has_state, load_state, save_state
+from nerv_fl.server.checkpoint import has_state, load_state, save_state, stored_rounds
 from nerv_fl.strategy.aggregate import OptimizerState
 from nerv_fl.strategy.rewards import Head
 from nerv_fl.strategy.state import FederationState
@@ -51,14 +51,18 @@ def test_what_is_loaded_is_what_was_saved_to_the_last_bit(tmp_path: Path) -> Non
     assert load_state(tmp_path).model_hash == FIRST.model_hash
 
 
-def test_only_the_last_state_is_kept(tmp_path: Path) -> None:
-    save_state(tmp_path, FIRST)
-    save_state(tmp_path, SECOND)
+def test_the_last_two_states_are_kept_and_no_more(tmp_path: Path) -> None:
+    third = replace(SECOND, round_number=5)
+    for state in (FIRST, SECOND, third):
+        save_state(tmp_path, state)
 
-    assert equal(load_state(tmp_path), SECOND)
+    assert equal(load_state(tmp_path), third)
+    assert equal(load_state(tmp_path, 4), SECOND)
+    assert stored_rounds(tmp_path) == [4, 5]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "latest", "round-00004.json", "round-00004.safetensors",
-    ]  # fmt: skip
+        "latest",
+        *(f"round-0000{number}.{ending}" for number in (4, 5) for ending in ("json", "safetensors")),
+    ]
 
 
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
@@ -91,7 +95,7 @@ def test_a_crash_at_any_write_leaves_the_old_state_or_the_new_one(
     assert equal(load_state(tmp_path), SECOND if writes_done == 3 else FIRST)
     save_state(tmp_path, SECOND)
     assert equal(load_state(tmp_path), SECOND)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 @pytest.mark.parametrize("name", ["latest", "round-00003.json", "round-00003.safetensors"])
@@ -114,6 +118,7 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
 
     assert str(caught.value) == (
         f"{tmp_path} holds no readable checkpoint: [Errno 2] No such file or directory: '{tmp_path / name}'"
+        + ("" if name == "latest" else f", which {tmp_path / 'latest'} names")
     )
 
 

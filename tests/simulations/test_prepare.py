@@ -104,7 +104,8 @@ def test_a_claimed_folder_is_held_until_the_context_ends(tmp_path: Path) -> None
         assert folder.config == tiny_config()
 
     with claimed_folder(tmp_path / "run", tiny_config(), resume=True) as folder:
-        assert [path.name for path in folder.root.iterdir() if path != folder.lock] == ["config.toml"]
+        names = {path.name for path in folder.root.iterdir()}
+        assert names == {".lock", "config.toml", "copies", "manifest.json"}
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -269,5 +270,5 @@ def test_another_ledger_in_the_place_of_the_runs_own_is_refused(tmp_path: Path) 
     folder, other = copy_run(tmp_path / "run"), copy_run(tmp_path / "other")
     other.data("search").replace(folder.data("certify"))
 
-    with pytest.raises(CheckpointError, match=r"certify\.h5 has SHA-256 .*, expected .*: the run began with it$"):
+    with pytest.raises(CheckpointError, match=r"certify\.h5 was changed: its SHA-256 is .*, expected .*; delete it"):
         prepare(folder)

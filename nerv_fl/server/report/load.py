@@ -15,6 +15,8 @@ from nerv_fl.records import FINAL_CLOSED, STOPPED, FinalPool, RewardRow, RoundRe
 RUN_FILES: Final = "config.toml, manifest.json, rounds.jsonl and rewards.csv"
 REFERENCES: Final = {"random_weights": "Random weights", "v_alone": "V alone"}
 """Keys of the manifest's reference rows, and what the report calls them."""
+NOT_FACTS: Final = ("references", "final", "final_round", STOPPED, FINAL_CLOSED, "sha256", "sessions", "data_files")
+"""Fields of the manifest that the report shows elsewhere, or not at all: a report may be published, hosts are not."""
 ALWAYS: Final = ("loss", "seconds", "measures", "trivial")
 """Fields of a round that are numbers, or made of numbers, in every round."""
 OF_ENCODERS: Final = ("homomorphism", "drift", "residual_share", "effective_rank", "masked_ce")
@@ -40,6 +42,7 @@ class ModelNumbers:
 class Run:
     """A run folder. `rewards` holds the rows of recorded rounds only; `facts` are the manifest's, by dotted key.
 
+    `final_round` is the round whose model the final pool measured; None in runs of an earlier version, the last round.
     `roles` holds the attack of each simulated adversary, and its operator's first identity. `stopped` says why the run
     stopped for want of updates, `final_closed` why the final pool was not opened; each is empty in any other run.
     """
@@ -49,6 +52,7 @@ class Run:
     rewards: tuple[RewardRow, ...]
     references: Mapping[str, ModelNumbers]
     final: FinalPool | None
+    final_round: int | None = None
     facts: Mapping[str, str]
     roles: Mapping[int, tuple[str, int]] = field(default_factory=dict)
     stopped: str = ""
@@ -101,6 +105,7 @@ def load_run(run_dir: Path) -> Run:
         rewards=_read_rewards(run_dir / "rewards.csv", rounds=rounds),
         references=_references(manifest, source=run_dir / "manifest.json"),
         final=_final(manifest, source=run_dir / "manifest.json"),
+        final_round=_final_round(manifest, source=run_dir / "manifest.json"),
         facts={key: _fact(value) for key, value in flatten(manifest).items() if not _shown_elsewhere(key)},
         roles=_read_roles(run_dir / "roster.json"),
         stopped=str(manifest.get(STOPPED) or ""),
@@ -202,8 +207,15 @@ def _final(manifest: Mapping[str, Any], *, source: Path) -> FinalPool | None:
     return FinalPool(**numbers)
 
 
+def _final_round(manifest: Mapping[str, Any], *, source: Path) -> int | None:
+    number = manifest.get("final_round")
+    if number is not None and not isinstance(number, int):
+        raise DataError(f"{source}: final_round is {number!r}, expected the number of a round")
+    return number
+
+
 def _shown_elsewhere(key: str) -> bool:
-    return key.partition(".")[0] in ("references", "final", STOPPED, FINAL_CLOSED)
+    return key.partition(".")[0] in NOT_FACTS
 
 
 def _fact(value: object) -> str:

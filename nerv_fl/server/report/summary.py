@@ -153,7 +153,20 @@ def _final(run: Run) -> Html:
     drawing = interval_chart(
         [interval], label="Paired difference of loss on the final pool", title="nats", row_height=26
     )
-    return el("div", el("div", el("h2", "Final pool, opened once"), verdict), drawing, class_="final")
+    extended = _extended_note(run)
+    return el("div", el("div", el("h2", "Final pool, opened once"), verdict, *extended), drawing, class_="final")
+
+
+def _extended_note(run: Run) -> list[Html]:
+    """Return what the final pool does not say of a run that was extended after it was opened."""
+    if run.final_round is None or not run.rounds or run.final_round == run.rounds[-1].round:
+        return []
+    text = (
+        f"This is the model after round {run.final_round}, when the pool was opened. The run was extended afterwards "
+        f"to {plural(run.config.federation.num_rounds, 'round')}; the later model was not measured on this pool, since "
+        "the decision to extend may depend on the first result."
+    )
+    return [el("p", text, class_="note")]
 
 
 def _final_words(final: FinalPool) -> Html:
