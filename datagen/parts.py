@@ -8,7 +8,6 @@ target; a part appears under its name only when it is whole, so whatever is ther
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -18,7 +17,7 @@ from typing import Final
 from nerv_fl.checks import in_range
 from nerv_fl.errors import ConfigError
 from nerv_fl.files import write_atomically
-from nerv_fl.processes import spawn_context
+from nerv_fl.processes import worker_pool
 
 PLAN_FILE: Final = "plan.json"
 MAX_WORKERS: Final = 1024
@@ -148,9 +147,5 @@ def _makers(
         yield {part: partial(make, part) for part in missing}
     else:
         # Started afresh: a fork of a process with threads may never get its locks back.
-        with ProcessPoolExecutor(min(workers, len(missing)), mp_context=spawn_context()) as pool:
-            try:
-                yield {part: pool.submit(make, part).result for part in missing}
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        with worker_pool(min(workers, len(missing))) as pool:
+            yield {part: pool.submit(make, part).result for part in missing}

@@ -77,6 +77,7 @@ def _start_local(num_cpus: int | None) -> None:
                 _node_ip_address=LOOPBACK,
                 include_dashboard=False,
                 log_to_driver=False,
+                logging_level=logging.WARNING,
                 **options,
             )
     except Exception as error:
@@ -108,7 +109,7 @@ def _join(address: str, env_vars: dict[str, str]) -> None:
         own["runtime_env"] = {"env_vars": env_vars}
     require_cluster(address)
     try:
-        ray.init(address=address, log_to_driver=False, **own)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise _no_cluster(address, error) from error
 

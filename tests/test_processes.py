@@ -1,11 +1,15 @@
 """Worker processes of scripts that have no main guard, or no file."""
 
 import os
+import signal
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+
+from nerv_fl.processes import worker_pool
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,3 +61,30 @@ def test_a_script_without_a_guard_runs_once(tmp_path: Path, how: str) -> None:
 def test_the_enclaves_process_runs_in_such_scripts(tmp_path: Path, how: str) -> None:
     done = run(KEYS_IN_A_PROCESS, tmp_path, how=how)
     assert (done.returncode, done.stdout) == (0, "begun\nended\n"), done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="signals' masks are read in /proc")
+def test_ctrl_c_never_reaches_the_workers() -> None:
+    with worker_pool(2) as pool:
+        masks = list(pool.map(blocked_signals, range(4)))
+    assert all(mask >> (signal.SIGINT - 1) & 1 for mask in masks), masks
+    assert not blocked_signals(0) >> (signal.SIGINT - 1) & 1
+
+
+def test_a_block_that_fails_drops_what_has_not_begun() -> None:
+    waiting: list[Future[int]] = []
+
+    def interrupted() -> None:
+        with worker_pool(1) as pool:
+            waiting.extend(pool.submit(blocked_signals, number) for number in range(1000))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert waiting[-1].cancelled()
+
+
+def blocked_signals(_number: int) -> int:
+    """Return this process's mask of blocked signals, bit n - 1 for signal n."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("SigBlk:")).split()[1], 16)

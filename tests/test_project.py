@@ -32,14 +32,17 @@ class Rule(NamedTuple):
     folders: tuple[str, ...]
 
 
+FAULTY = "tests/client/faulty_tasks.py"
+"""Tasks that a node must refuse; some draw from global generators."""
+
 RULES = {
-    "the random module is not used": Rule(r"random(\..*)?", ("nerv_fl/rng.py",), EVERYTHING),
+    "the random module is not used": Rule(r"random(\..*)?", ("nerv_fl/rng.py", FAULTY), EVERYTHING),
     "torch's global generator is not seeded": Rule(
-        r"torch\.((cuda|mps|random)\.)?(manual_)?seed(_all)?", ("nerv_fl/rng.py",), EVERYTHING
+        r"torch\.((cuda|mps|random)\.)?(manual_)?seed(_all)?", ("nerv_fl/rng.py", FAULTY), EVERYTHING
     ),
     "torch's global generator is not drawn from": Rule(rf"torch\.({TORCH_DRAWS}|rand_like|randn_like)", (), SHIPPED),
     "NumPy's global generator is not used": Rule(
-        rf"numpy\.random\.(?!({NUMPY_GENERATORS})\b).+", ("nerv_fl/rng.py",), EVERYTHING
+        rf"numpy\.random\.(?!({NUMPY_GENERATORS})\b).+", ("nerv_fl/rng.py", FAULTY), EVERYTHING
     ),
     "NumPy generators come from rng.py": Rule(
         rf"numpy\.random\.(?!(Bit)?Generator$)({NUMPY_GENERATORS})", ("nerv_fl/rng.py",), SHIPPED

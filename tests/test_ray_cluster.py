@@ -1,3 +1,4 @@
+import logging
 import os
 import re
 import socket
@@ -62,6 +63,7 @@ def test_local_is_local_whatever_ray_address_says(
             "_node_ip_address": "127.0.0.1",
             "include_dashboard": False,
             "log_to_driver": False,
+            "logging_level": logging.WARNING,
         }
     ]
 

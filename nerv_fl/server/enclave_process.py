@@ -10,17 +10,16 @@ between the two: they belong to one user, who can read the memory of either.
 
 import atexit
 import logging
-import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from nerv_fl.errors import CheckpointError, NervError, SealError
-from nerv_fl.processes import spawn_context
+from nerv_fl.processes import end_with_parent, spawn_context
 from nerv_fl.server.enclave import EnclaveSettings, start_enclave
 from nerv_fl.server.utility import Pools
-from nerv_fl.server.workers import end_with_parent, make_pools
+from nerv_fl.server.workers import make_pools
 from nerv_fl.strategy.border import from_parts, to_parts
 from nerv_fl.strategy.enclave import Enclave
 from nerv_fl.strategy.outcome import Border, RoundInput, RoundOutcome
@@ -144,7 +143,6 @@ class _Child:
 
 def _live(connection: Connection, settings: EnclaveSettings) -> None:
     """Serve rounds until the server closes its end; what stops the enclave is told and ends this process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's affair, which then closes the pipe
     end_with_parent()
     try:
         with make_pools(settings.pools) as pools:

@@ -6,9 +6,6 @@ with a worker that died is measured once more, by new ones.
 """
 
 import logging
-import multiprocessing
-import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
@@ -19,7 +16,7 @@ import numpy as np
 
 from nerv_fl.arrays import FloatArray, IntArray, Vector
 from nerv_fl.errors import CheckpointError, NervError
-from nerv_fl.processes import spawn_context
+from nerv_fl.processes import end_with_parent, spawn_context
 from nerv_fl.server.utility import Pools, PoolSettings
 from nerv_fl.tasks.measures import Measures
 from nerv_fl.tasks.user_code import user_error
@@ -133,18 +130,6 @@ def _start_worker(settings: PoolSettings) -> None:
         _pools.append(Pools(settings))
     except Exception as error:  # noqa: BLE001 (raised again by the first call)
         _failures.append(user_error(error) or error)
-
-
-def end_with_parent() -> None:
-    """See to it that this process ends as soon as the one that started it has ended, however that came about."""
-    threading.Thread(target=_wait_for_parent, daemon=True).start()
-
-
-def _wait_for_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _call(task: Callable[..., Any], *arguments: object) -> Any:

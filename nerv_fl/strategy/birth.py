@@ -1,10 +1,10 @@
 """Where a run's keys are born: in the enclave's place, so that a process that must not hold them never does."""
 
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 from nerv_fl.errors import CheckpointError
-from nerv_fl.processes import spawn_context
+from nerv_fl.processes import worker_pool
 from nerv_fl.strategy.identity import EnclaveIdentity
 
 
@@ -23,7 +23,7 @@ def prepare_identity(folder: Path, *, run: str, place: str) -> None:
     if place == "here":
         _prepare(folder, run, place)
         return
-    with ProcessPoolExecutor(1, mp_context=spawn_context()) as executor:
+    with worker_pool(1) as executor:
         try:
             executor.submit(_prepare, folder, run, place).result()
         except BrokenExecutor as error:

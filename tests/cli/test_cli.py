@@ -157,7 +157,7 @@ def test_a_changed_certificate_does_not(finished: RunFolder, tmp_path: Path) -> 
     result = call("verify", str(changed), "--root", str(finished.enclave / "vendor-root.pub"))
 
     assert result.returncode == 1
-    assert result.stderr.startswith("error SealError: document is not signed by the enclave key ")
+    assert result.stderr.startswith(f"error SealError: {changed}: document is not signed by the enclave key ")
     assert result.stderr.count("\n") == 1
 
 

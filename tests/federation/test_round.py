@@ -19,6 +19,7 @@ RECORD_KEYS = {
     "round", "accepted", "reason", "step", "homomorphism", "drift", "residual_share", "effective_rank", "loss",
     "masked_ce", "epsilon", "nodes", "shapley", "gate", "value", "pool_nano", "carried_nano", "seconds", "model_hash",
     "rewards", "measures", "trivial", "faults",
+    "failures",
 }  # fmt: skip
 SECTION_KEYS = {
     "homomorphism": {"max", "p999", "mean", "bound", "n", "violations"},
@@ -64,7 +65,9 @@ def test_a_run_leaves_every_file_of_the_contract(undisturbed: RunFolder) -> None
     assert undisturbed.config.name == "tiny"
     assert "<html" in (root / "report.html").read_text()
     assert load_state(undisturbed.checkpoint).round_number == NUM_ROUNDS
-    assert sorted(path.suffix for path in undisturbed.checkpoint.glob("round-*")) == [".json", ".safetensors"]
+    checkpoints = [f"round-{number:05d}" for number in (NUM_ROUNDS - 1, NUM_ROUNDS)]
+    expected = [f"{name}{suffix}" for name in checkpoints for suffix in (".json", ".safetensors")]
+    assert sorted(path.name for path in undisturbed.checkpoint.glob("round-*")) == expected
 
 
 def test_the_reference_run_is_one_in_which_something_happens(undisturbed: RunFolder) -> None:

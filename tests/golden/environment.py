@@ -6,8 +6,8 @@ same bits. What they cannot rule out is part of the fingerprint: where it differ
 compared with a tolerance.
 
 Measured on one machine with AVX-512: with the C library also kept from AVX2 and FMA, every model, payout and Shapley
-value keeps its bits; epsilons differ by 1e-12 of themselves, and one of 19 data sets has another hash. No processor of
-another vendor was tried, so the vendor is part of the fingerprint.
+value keeps its bits; epsilons differ by 1e-12 of themselves, and one of 19 data sets has another hash. Processors of
+Intel and of AMD differ even so, so the vendor is part of the fingerprint.
 """
 
 import os

@@ -1,7 +1,8 @@
 """Write the golden files again: `python -m tests.golden.freeze [help] [settings] [results]`.
 
 `help` and `settings` follow the product: freeze them with any change of theirs, and read the difference. `results` may
-change only where results are meant to; the commit then says why.
+change only where results are meant to; the commit then says why. There is a file of results for each vendor of
+processors: where results change, freeze them on each, or delete the file that cannot be frozen again.
 """
 
 import json
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from tests.golden.environment import pinned_environment
+from tests.golden.environment import fingerprint, pinned_environment
 from tests.golden.interface import help_texts, settings
 
 ROOT: Final = Path(__file__).parents[2]
@@ -29,6 +30,13 @@ def read_golden(name: str) -> dict[str, Any]:
     return frozen
 
 
+def read_results(wanted: dict[str, str]) -> tuple[dict[str, Any], bool]:
+    """Return the golden results of a fingerprint and True; any others and False if there are none."""
+    frozen = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("results-*.json"))]
+    same = [results for results in frozen if results["fingerprint"] == wanted]
+    return (same[0], True) if same else (frozen[0], False)
+
+
 def compute_results(path: Path) -> dict[str, Any]:
     """Compute the results in a process with pinned kernels, write them to a file and return them."""
     command = [sys.executable, "-m", "tests.golden.results", str(path)]
@@ -40,7 +48,7 @@ def compute_results(path: Path) -> dict[str, Any]:
 def freeze(name: str) -> None:
     """Write one golden file."""
     if name == "results":
-        compute_results(golden_path(name))
+        compute_results(golden_path(f"results-{fingerprint()['vendor']}"))
         return
     found = help_texts() if name == "help" else settings()
     golden_path(name).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

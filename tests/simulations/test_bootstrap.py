@@ -114,7 +114,7 @@ def refused(reference: object, error: type[Exception], message: str, *, tmp_path
     folder = open_folder(tmp_path / "run", config_of(reference), resume=False)
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         prepare(folder)
-    assert [path.name for path in folder.root.iterdir()] == ["config.toml"]
+    assert sorted(path.name for path in folder.root.iterdir()) == ["config.toml", "copies"]
 
 
 def test_weights_of_another_preset(registry: Registry, tmp_path: Path) -> None:

@@ -120,7 +120,10 @@ CHECKPOINT: list[tuple[Break, str]] = [
         r"round-00002\.json does not have the content it was written with",
     ),
     (lambda d: (d.server.run / "checkpoint" / "round-00002.json").unlink(), r"checkpoint holds no readable checkpoint"),
-    (lambda d: cut(d.server.run / "checkpoint" / "latest", 0.5), r"checkpoint holds no readable checkpoint"),
+    (
+        lambda d: cut(d.server.run / "checkpoint" / "latest", 0.5),
+        r"checkpoint/latest holds 'round', expected the name of a checkpoint",
+    ),
     (
         lambda d: (d.server.run / "checkpoint" / "latest").unlink(),
         r"checkpoint/latest does not exist, though rounds are recorded, expected the name of the last whole checkpoint",

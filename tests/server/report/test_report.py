@@ -63,7 +63,7 @@ def test_the_browser_itself_refuses_to_load_anything(page: str) -> None:
 
 def test_every_value_is_escaped(tmp_path: Path) -> None:
     attack = "<script>alert(1)</script>"
-    run = make_run(name=attack, reasons={2: attack})
+    run = make_run(name="<i>a & b", reasons={2: attack})
     run.rewards[0] = replace(run.rewards[0], flag=attack)
     run.rewards[-1] = replace(run.rewards[-1], flag=f'"{attack}')
     run.manifest[attack] = attack
@@ -72,6 +72,8 @@ def test_every_value_is_escaped(tmp_path: Path) -> None:
     assert attack not in page
     assert page.count("<script>") == 1
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<i>" not in page
+    assert "&lt;i&gt;a &amp; b" in page
 
 
 def test_every_drawing_is_well_formed_and_inside_its_frame(page: str) -> None:
