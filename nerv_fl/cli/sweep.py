@@ -129,12 +129,19 @@ def _epsilon(outcome: "Outcome") -> str:
 
 
 def _print(found: "Sweep") -> None:
-    from simulations.sweep.tables import columns_of, rows_of  # noqa: PLC0415
+    from simulations.sweep.tables import MECHANISM, columns_of, rows_of  # noqa: PLC0415
 
-    table = Table(*columns_of(found.settings), box=None, header_style="dim", padding=(0, 2, 0, 0))
+    heads = [head for head in columns_of(found.settings) if head != MECHANISM]  # whose cells are a line each, below
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for head in heads:
+        table.add_column(head, no_wrap=head == heads[0])
     for row in rows_of(found.settings):
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*row[: len(heads)])
+    console = Console()
+    console.print(table)
+    for setting in found.settings:
+        if setting.mechanism:
+            console.print(f"{setting.label}: {setting.mechanism}", markup=False, highlight=False, soft_wrap=True)
     first = found.outcomes[0]
     limit = "" if found.epsilon is None else f"; '!': above {format_epsilon(found.epsilon)}"
     print(f"epsilon at delta {first.delta:g} per {first.unit}, Poisson sampling{limit}\n{found.root / 'sweep.md'}")

@@ -12,6 +12,9 @@ from simulations.sweep.results import Interval, Outcome, Setting
 COLUMNS = ("setting", "epsilon", "accepted", "masked CE", "gap closed", "of central", "loss difference", "rel. drift")
 """Columns of an encoder's sweep."""
 
+MECHANISM = "mechanism"
+"""Head of the last column of a sweep in which a privacy mechanism is not the protocol's."""
+
 
 def columns_of(settings: Sequence[Setting]) -> tuple[str, ...]:
     """Return the heads of a sweep's table: what the task is measured by, and a mechanism that is not the protocol's."""
@@ -19,7 +22,7 @@ def columns_of(settings: Sequence[Setting]) -> tuple[str, ...]:
     if settings and settings[0].masked_ce is None:
         measures = tuple(settings[0].measures)
         own = ("setting", "epsilon", "accepted", "loss", *measures, "of central", "loss difference")
-    return (*own, "mechanism") if any(setting.mechanism for setting in settings) else own
+    return (*own, MECHANISM) if any(setting.mechanism for setting in settings) else own
 
 
 BY_NAME = ("measures", "trivial")
