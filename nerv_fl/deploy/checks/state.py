@@ -36,7 +36,9 @@ _SPENDING: Final = (
     "spent: remove it from the federation, with its data"
 )
 _SENT: Final = "delete it: the node then trains again if it is asked for that round, and both count"
-_CHECKPOINT: Final = "restore server/run from a backup of one time; do not start run.sh before: it must not start over"
+_CHECKPOINT: Final = (
+    "`nerv-fl recover server/run` goes back to the newest whole checkpoint; without one restore server/run from a backup"
+)
 _DATABASE: Final = "delete state.db and supernodes/*.json, then start superlink.sh, register.sh and run.sh"
 
 
