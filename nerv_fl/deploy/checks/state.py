@@ -37,7 +37,7 @@ _SPENDING: Final = (
 )
 _SENT: Final = "delete it: the node then trains again if it is asked for that round, and both count"
 _CHECKPOINT: Final = (
-    "`nerv-fl recover server/run` goes back to the newest whole checkpoint; without one restore server/run from a backup"
+    "`nerv-fl recover server/run` goes back to the newest whole checkpoint; else restore server/run from a backup"
 )
 _DATABASE: Final = "delete state.db and supernodes/*.json, then start superlink.sh, register.sh and run.sh"
 
