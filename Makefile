@@ -10,6 +10,9 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PIP_INSTALL := $(PY) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
+# A worker a core; the tests of a file stay together, as they share fixtures.
+PYTEST := $(PY) -m pytest --numprocesses auto --dist loadfile
+
 # One thread for each process: Ray runs one actor a core, and more threads lose time.
 export OMP_NUM_THREADS := 1
 export FLWR_TELEMETRY_ENABLED := 0
@@ -46,10 +49,10 @@ lint: $(STAMP) ## Check format, style, types and import layers
 	$(VENV)/bin/lint-imports
 
 test: lint ## Run every check and test that CI runs
-	$(PY) -m pytest
+	$(PYTEST)
 
 test-full: lint ## The same, and the slow tests
-	$(PY) -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 bench: $(STAMP) ## Run the benchmarks, each against its baseline
 	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(PY) -m "benchmarks.$$(basename $$file .py)"; done
