@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ class _Process(SpawnProcess):
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802 (multiprocessing's name)
+        resource_tracker.ensure_running()  # its start unblocks SIGINT, so it must not be the one that Popen makes
         with _starting, _main_script_hidden(), _interrupt_blocked():
             return SpawnProcess._Popen(process_obj)
 

@@ -5,13 +5,17 @@ node has spent cannot be.
 """
 
 import json
+from collections.abc import Set
 
 from nerv_fl.client.sent import SENT_FILE, Label, envelope_of, label_of
 from nerv_fl.errors import CheckpointError, PrivacyError
 from nerv_fl.folders import SUM_KEY, has_sum
+from nerv_fl.records import read_rewards
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.recovery import SPENDING_FILE, read_state
+from nerv_fl.server.roster import read_members
 from nerv_fl.strategy.identity import EVIDENCE_FILE
+from nerv_fl.strategy.state import FederationState
 
 LOST = "restore it from a backup, or run the recipe again in another folder"
 
@@ -28,12 +32,25 @@ def require_resumable(folder: RunFolder) -> None:
     path = folder.enclave / EVIDENCE_FILE
     if not path.exists():
         raise CheckpointError(f"{path} is missing, expected the evidence that certificates refer to: {LOST}")
-    run = str(folder.read_manifest()["run"])
+    run, answered = str(folder.read_manifest()["run"]), _answered_rounds(folder, state)
     for node in range(len(state.participations)):
-        _require_node(folder, node, run=run)
+        _require_node(folder, node, run=run, answered=answered[node])
 
 
-def _require_node(folder: RunFolder, node: int, *, run: str) -> None:
+def _answered_rounds(folder: RunFolder, state: FederationState) -> list[set[int]]:
+    """Return the rounds in which each node is proven to have trained; a node that cheats need not have."""
+    rounds: list[set[int]] = [{last} - {0} for last in state.last_heard]
+    if folder.rewards_path.exists():
+        for row in read_rewards(folder.rewards_path):
+            if row.value is not None and row.round <= state.round_number:
+                rounds[row.node].add(row.round)
+    for node, member in read_members(folder.roster_path).items() if folder.roster_path.exists() else ():
+        if member.role is not None:
+            rounds[node].clear()
+    return rounds
+
+
+def _require_node(folder: RunFolder, node: int, *, run: str, answered: Set[int]) -> None:
     """Refuse a node that would answer no round any more, or would not know what it has spent."""
     sent = _require_sent(folder, node)
     path = folder.node(node) / SPENDING_FILE
@@ -46,9 +63,12 @@ def _require_node(folder: RunFolder, node: int, *, run: str) -> None:
         steps = {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}), expected what node {node} spent: {LOST}") from error
-    if sent is not None and sent.run == run and f"{run}/{sent.round_number}" not in steps:
+    if sent is not None and sent.run == run:
+        answered = {*answered, sent.round_number}
+    lacking = sorted(number for number in answered if f"{run}/{number}" not in steps)
+    if lacking:
         raise CheckpointError(
-            f"{path} lacks round {sent.round_number}, which node {node} has answered, expected its spending: {LOST}"
+            f"{path} lacks round {lacking[0]}, which node {node} has answered, expected its spending: {LOST}"
         )
 
 

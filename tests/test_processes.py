@@ -31,6 +31,17 @@ prepare_identity(Path("keys"), run="a", place="process")
 print("ended")
 """
 
+FIRST_PROCESS = """
+import sys
+import subprocess
+from nerv_fl.processes import spawn_context
+command = ["grep", "-Po", "SigBlk:\\\\s*\\\\K.*", "/proc/self/status"]
+process = spawn_context().Process(target=subprocess.run, args=(command,))
+process.start()
+process.join()
+sys.exit(process.exitcode)
+"""
+
 
 def run(script: str, folder: Path, *, how: str) -> subprocess.CompletedProcess[str]:
     """Run a script from its file, as a module, piped into Python, or as an argument."""
@@ -69,6 +80,12 @@ def test_ctrl_c_never_reaches_the_workers() -> None:
         masks = list(pool.map(blocked_signals, range(4)))
     assert all(mask >> (signal.SIGINT - 1) & 1 for mask in masks), masks
     assert not blocked_signals(0) >> (signal.SIGINT - 1) & 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="signals' masks are read in /proc")
+def test_nor_the_first_process_of_an_interpreter(tmp_path: Path) -> None:
+    done = run(FIRST_PROCESS, tmp_path, how="file")
+    assert (done.returncode, int(done.stdout, 16) >> (signal.SIGINT - 1) & 1) == (0, 1), done.stderr
 
 
 def test_a_block_that_fails_drops_what_has_not_begun() -> None:

@@ -165,8 +165,9 @@ class RunDisplay:
             self._console.print(f"[red]final pool not opened: {escape(closed)}[/red]", highlight=False, soft_wrap=True)
         final = manifest.get("final")
         if final:
-            number, last = manifest.get("final_round"), rounds[-1].round
-            when = f"once, after round {number}; not measured since" if number not in (None, last) else "once"
+            number, last = manifest.get("final_round"), rounds[-1]
+            is_last = number in (None, last.round) and manifest.get("final_model_hash") in (None, last.model_hash)
+            when = "once" if is_last else f"once, after round {number}; not measured since"
             self._console.print(
                 f"final pool ({final['chains']} chains, opened {when}): "
                 f"loss {final['loss_before']:.4f} -> {final['loss_after']:.4f}, "

@@ -168,7 +168,8 @@ def _conclude(folder: RunFolder, *, open_final: Callable[[], FinalPool]) -> None
         folder.update_manifest(**{FINAL_CLOSED: reason})
     else:
         folder.update_manifest(**{FINAL_CLOSED: None} if FINAL_CLOSED in folder.read_manifest() else {})
-        folder.update_manifest(final=asdict(open_final()), final_round=rounds[-1].round)
+        last = rounds[-1]
+        folder.update_manifest(final=asdict(open_final()), final_round=last.round, final_model_hash=last.model_hash)
 
 
 def _state(folder: RunFolder, start_P: Vector, *, run: str) -> tuple[FederationState, bool]:

@@ -27,6 +27,7 @@ from nerv_fl.locks import LOCK_FILE, exclusive
 from nerv_fl.records import RewardRow, RoundRecord, read_rewards, read_rounds, rewards_to_csv, to_json
 from nerv_fl.sealing import VerifyKey
 from nerv_fl.server.integrity import (
+    HEADER,
     Prefix,
     cut_to,
     has_header,
@@ -175,14 +176,16 @@ class RunFolder:
         """Refuse settings that are not those the run wrote last.
 
         Raises:
-            CheckpointError: If the file is missing or was changed, and a copy of it exists.
+            CheckpointError: If the file is missing though a copy of it exists, or was changed.
         """
         path = self.config_path
-        if not (self.copies / path.name).exists():
-            return
+        has_copy = (self.copies / path.name).exists()
         if not path.exists():
-            raise CheckpointError(f"{path} is missing, expected the settings of this run: {self.remedy(path)}")
-        if not has_header(path.read_bytes()):
+            if has_copy:
+                raise CheckpointError(f"{path} is missing, expected the settings of this run: {self.remedy(path)}")
+            return
+        data = path.read_bytes()
+        if (has_copy or data.startswith(HEADER.encode())) and not has_header(data):
             raise CheckpointError(f"{path} was changed, expected what the run wrote: {self.remedy(path)}")
 
     def remedy(self, path: Path) -> str:
@@ -277,7 +280,25 @@ class RunFolder:
         expected = read_digests(self.digests_path).get(round_number, {})
         for name, item in expected.items():
             require_prefix(self.root / name, item, round_number=round_number)
+        if not expected and round_number > 0:
+            self._require_lines(round_number)
         return expected
+
+    def longer_records(self, round_number: int) -> list[Path]:
+        """Return the records that hold more than the rounds up to one left, or may do so."""
+        sizes = read_digests(self.digests_path).get(round_number, {})
+        return [
+            path
+            for name, path in self._records.items()
+            if path.exists() and (name not in sizes or path.stat().st_size > sizes[name].size_bytes)
+        ]
+
+    def _require_lines(self, round_number: int) -> None:
+        """Check records without digests: that their lines can be read, and that no round is missing."""
+        found = set(_rounds_of_lines(self.rounds_path))
+        if missing := sorted(set(range(round_number + 1)) - found):
+            raise CheckpointError(f"{self.rounds_path} lacks round {missing[0]}, expected rounds 0 to {round_number}")
+        _rounds_of_lines(self.ledger_path)
 
     @property
     def _records(self) -> Mapping[str, Path]:
@@ -329,6 +350,22 @@ def _append(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _rounds_of_lines(path: Path) -> list[int]:
+    """Return the round of each whole line of a JSON lines file; none if it is missing.
+
+    Raises:
+        CheckpointError: If a line is no JSON object with a round.
+    """
+    if not path.exists():
+        return []
+    try:
+        return [int(json.loads(line)["round"]) for line in _whole_lines(path)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} holds a line that cannot be read ({error}), expected a round's record"
+        ) from error
 
 
 def _whole_lines(path: Path) -> list[str]:

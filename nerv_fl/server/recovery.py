@@ -6,13 +6,15 @@ holds rounds never starts over; `read_state` refuses and names `nerv-fl recover`
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nerv_fl.client.sent import SENT_FILE
 from nerv_fl.errors import CheckpointError
 from nerv_fl.files import write_atomically
-from nerv_fl.folders import has_sum, with_sum
+from nerv_fl.folders import SUM_KEY, has_sum, with_sum
 from nerv_fl.server.checkpoint import LATEST, has_state, load_state, state_name, stored_rounds
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.integrity import has_header
@@ -102,10 +104,16 @@ def require_whole(folder: RunFolder) -> None:
         CheckpointError: Naming the file and the remedy.
     """
     folder.require_config()
-    folder.read_manifest()
+    manifest = folder.read_manifest()
     state = read_state(folder)
-    if state is not None:
-        require_records(folder, state.round_number)
+    if state is None:
+        return
+    if "run" not in manifest:
+        raise CheckpointError(
+            f"{folder.manifest_path} lacks the run's identity though rounds were run, expected the manifest of this "
+            "run: restore it from a backup"
+        )
+    require_records(folder, state.round_number)
 
 
 def require_records(folder: RunFolder, round_number: int) -> None:
@@ -149,10 +157,14 @@ def recover(folder: RunFolder, *, round_number: int | None = None) -> Recovery:
     Raises:
         CheckpointError: If there is no whole checkpoint (of that round), or a lost file has no copy.
     """
+    paths = (folder.config_path, folder.manifest_path, folder.copies)
+    if not any(path.exists() for path in paths):
+        raise CheckpointError(f"{folder.root} holds no run, expected a folder with config.toml and manifest.json")
     damaged = _Damaged.of(folder)
     choices = whole_rounds(folder)
     if not choices and not _holds_rounds(folder) and round_number is None:
         _restore_copies(folder, damaged)
+        _forget_state(folder, damaged)
         return _recovery(0, lost=0, damaged=damaged)
     if not choices or (round_number is not None and round_number not in choices):
         wanted = "a round" if round_number is None else f"round {round_number}"
@@ -160,10 +172,11 @@ def recover(folder: RunFolder, *, round_number: int | None = None) -> Recovery:
             f"{folder.checkpoint} holds whole checkpoints of rounds {choices}, expected {wanted}: restore the damaged "
             "file from a backup, or run the recipe again in another folder"
         )
+    spent = _spending_of(folder)
     _restore_copies(folder, damaged)
     chosen = choices[-1] if round_number is None else round_number
     newest = max([chosen, *folder.certificates(), *stored_rounds(folder.checkpoint), _last_recorded(folder)])
-    _go_back(folder, chosen, damaged=damaged)
+    _go_back(folder, chosen, spent=spent, damaged=damaged)
     return _recovery(chosen, lost=newest - chosen, damaged=damaged)
 
 
@@ -189,6 +202,35 @@ def _restore_copies(folder: RunFolder, damaged: _Damaged) -> None:
         write_atomically(path, data)
 
 
+def _forget_state(folder: RunFolder, damaged: _Damaged) -> None:
+    """Keep aside a damaged state of the bootstrap, before any round: the run then begins with the bootstrap again."""
+    if has_state(folder.checkpoint) or stored_rounds(folder.checkpoint):
+        for path in sorted(folder.checkpoint.iterdir()):
+            damaged.move(path)
+
+
+def _spending_of(folder: RunFolder) -> dict[Path, dict[str, Any]]:
+    """Read what a simulation's nodes have spent, before anything is replaced.
+
+    Raises:
+        CheckpointError: If a file is damaged: it cannot be made again.
+    """
+    tables = {}
+    for path in sorted(folder.nodes.glob(f"*/{SPENDING_FILE}")):
+        try:
+            table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(table["steps"], dict) and (SUM_KEY not in table or has_sum(table)):
+                tables[path] = table
+        except (ValueError, KeyError, TypeError):
+            pass
+        if path not in tables:
+            raise CheckpointError(
+                f"{path} is damaged, expected what its node has spent: restore it from a backup, or run the recipe "
+                "again in another folder"
+            )
+    return tables
+
+
 def _is_whole_manifest(data: bytes) -> bool:
     try:
         return has_sum(json.loads(data))
@@ -196,34 +238,34 @@ def _is_whole_manifest(data: bytes) -> bool:
         return False
 
 
-def _go_back(folder: RunFolder, round_number: int, *, damaged: _Damaged) -> None:
+def _go_back(folder: RunFolder, round_number: int, *, spent: Mapping[Path, dict[str, Any]], damaged: _Damaged) -> None:
     """Make a round the last one; `latest` is written last, so that a recovery cut short is done again."""
     name, latest = state_name(round_number), folder.checkpoint / LATEST
     if latest.is_file() and latest.read_bytes() == name.encode():
         return
     later = {number: path for number, path in folder.certificates().items() if number > round_number}
-    if _last_recorded(folder) > round_number:
-        for path in (folder.rounds_path, folder.rewards_path, folder.ledger_path, *later.values()):
-            damaged.copy(path)
+    for path in (*folder.longer_records(round_number), *later.values()):
+        damaged.copy(path)
     for number in stored_rounds(folder.checkpoint):
         for ending in (".json", ".safetensors"):
             path = folder.checkpoint / f"{state_name(number)}{ending}"
             if path.exists() and (number > round_number or not _is_whole(folder, number)):
                 damaged.move(path)
-    _set_back_nodes(folder, round_number, damaged=damaged)
+    _set_back_nodes(folder, round_number, spent=spent, damaged=damaged)
     folder.cut_after(round_number)
     damaged.copy(latest)
     write_atomically(latest, name.encode())
 
 
-def _set_back_nodes(folder: RunFolder, round_number: int, *, damaged: _Damaged) -> None:
+def _set_back_nodes(
+    folder: RunFolder, round_number: int, *, spent: Mapping[Path, dict[str, Any]], damaged: _Damaged
+) -> None:
     """Forget later rounds of a simulation's nodes, and what the enclave has admitted since."""
     run = str(folder.read_manifest()["run"])
     admitted = folder.enclave / ADMITTED_FILE
     if admitted.exists():
         damaged.move(admitted)
-    for path in sorted(folder.nodes.glob(f"*/{SPENDING_FILE}")):
-        table = json.loads(path.read_text(encoding="utf-8"))
+    for path, table in spent.items():
         later = [key for key in table["steps"] if _round_of(key, run=run) > round_number]
         if later:
             damaged.copy(path)

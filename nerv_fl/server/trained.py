@@ -52,8 +52,11 @@ def trained_model(folder: RunFolder) -> Source:
 
 def _metrics(folder: RunFolder, state: FederationState) -> dict[str, object]:
     manifest = folder.read_manifest()
-    # The final pool of a run that was extended later measured an earlier model.
-    is_final = manifest.get("final_round", state.round_number) == state.round_number
+    # The final pool of a run that was extended, or lost its last rounds, measured another model.
+    is_final = (
+        manifest.get("final_round", state.round_number) == state.round_number
+        and manifest.get("final_model_hash", state.model_hash) == state.model_hash
+    )
     keys = ("references", "final") if is_final else ("references",)
     metrics: dict[str, object] = {key: manifest[key] for key in keys if key in manifest}
     records = [record for record in folder.rounds() if record.round <= state.round_number]

@@ -60,7 +60,8 @@ def _percent(value: Interval | None) -> Interval:
 
 def _curve(axes: Axes, settings: Sequence[Setting], *, name: str) -> None:
     """Draw utility over epsilon; a setting without a mechanism has no epsilon, and is a line."""
-    points = sorted((item.epsilon, _utility(item)) for item in settings if item.epsilon is not None)
+    points = [(item.epsilon, _utility(item)) for item in settings if item.epsilon is not None]
+    points.sort(key=lambda point: point[0])
     axes.errorbar(
         [epsilon for epsilon, _ in points],
         [value.mean for _, value in points],

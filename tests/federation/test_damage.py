@@ -1,5 +1,6 @@
 """Each file of a run folder is lost or damaged, one at a time: a run never starts over, and names what is wrong."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from nerv_fl.cli.main import app
 from nerv_fl.errors import CheckpointError, NervError
+from nerv_fl.folders import with_sum
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.recovery import recover
 from simulations.prepare import claimed_folder, prepare
@@ -222,3 +224,76 @@ def test_an_earlier_round_can_be_chosen_and_gives_the_same_run(
     assert (found.kept / "rounds.jsonl").read_bytes() == (done.root / "rounds.jsonl").read_bytes()
     assert len(folder.rounds()) == 2
     assert leavings(go_on(folder)) == leavings(extended)
+
+
+def test_records_that_were_cut_are_kept_whole_aside(done: RunFolder, tmp_path: Path) -> None:
+    folder = copy_of(done, tmp_path / "run")
+    folder.rounds_path.write_bytes(folder.rounds_path.read_bytes()[:-100])
+
+    found = recover(folder)
+
+    assert (found.round_number, found.kept) == (1, folder.root / "damaged-1")
+    for name in ("rewards.csv", "ledger.jsonl", "certificates/round-2.json"):
+        assert (folder.root / "damaged-1" / name).read_bytes() == (done.root / name).read_bytes()
+
+
+@pytest.mark.parametrize("how", ["lost with the envelope", "set back"])
+def test_a_node_never_forgets_what_it_has_spent(how: str, *, done: RunFolder, tmp_path: Path) -> None:
+    folder = copy_of(done, tmp_path / "run")
+    paths = sorted(folder.nodes.glob("*/spending.json"))
+    path = max(paths, key=lambda path: len(json.loads(path.read_text())["steps"]))
+    if how == "set back":
+        table = json.loads(path.read_text())
+        assert len(table["steps"]) > 1
+        first = min(table["steps"])
+        path.write_text(json.dumps(with_sum(table | {"steps": {first: table["steps"][first]}})))
+    else:
+        path.unlink()
+    path.with_name("sent.envelope").unlink()
+
+    with pytest.raises(CheckpointError, match=r"spending\.json lacks round \d, which node \d has answered"):
+        go_on(folder)
+
+
+def test_a_recovery_changes_nothing_where_spending_is_damaged(done: RunFolder, tmp_path: Path) -> None:
+    folder = copy_of(done, tmp_path / "run")
+    path = folder.node(2) / "spending.json"
+    path.write_text(path.read_text().replace(": 1", ": 0", 1))
+    before = {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()}
+
+    with pytest.raises(CheckpointError, match=r"00002/spending\.json is damaged, expected what its node has spent"):
+        recover(folder, round_number=1)
+
+    assert {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()} == before
+
+
+def test_a_manifest_lost_with_its_copy_is_refused(done: RunFolder, tmp_path: Path) -> None:
+    folder = copy_of(done, tmp_path / "run")
+    shutil.rmtree(folder.copies)
+    folder.manifest_path.unlink()
+    with pytest.raises(CheckpointError, match=r"manifest\.json lacks the run's identity though rounds were run"):
+        go_on(folder)
+
+
+def test_settings_lost_with_their_copy_are_not_changed_unnoticed(done: RunFolder, tmp_path: Path) -> None:
+    folder = copy_of(done, tmp_path / "run")
+    shutil.rmtree(folder.copies)
+    folder.config_path.write_text(folder.config_path.read_text().replace("seed = 7", "seed = 8"))
+    with pytest.raises(CheckpointError, match=r"config\.toml was changed"):
+        go_on(folder)
+
+
+@pytest.mark.parametrize("kind", ["deleted", "flipped"])
+def test_records_are_read_where_their_digests_are_lost(kind: str, *, done: RunFolder, tmp_path: Path) -> None:
+    folder = copy_of(done, tmp_path / "run")
+    folder.digests_path.unlink()
+    KINDS[kind](folder.rounds_path)
+    if kind == "flipped":
+        folder.rounds_path.write_bytes(b"{" + folder.rounds_path.read_bytes())
+    with pytest.raises(CheckpointError, match=r"rounds\.jsonl (lacks round 0|holds a line that cannot be read)"):
+        go_on(folder)
+
+
+def test_what_is_no_run_is_not_recovered(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"holds no run, expected a folder with config\.toml"):
+        recover(RunFolder(tmp_path))

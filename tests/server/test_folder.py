@@ -59,7 +59,7 @@ def test_without_a_certificate_none_is_written(folder: RunFolder) -> None:
     assert read_rewards(folder.rewards_path) == []
 
 
-@pytest.mark.parametrize(("last", "left"), [(-1, ()), (0, (0,)), (2, (0, 1, 2)), (9, (0, 1, 2, 3))])
+@pytest.mark.parametrize(("last", "left"), [(-1, ()), (0, (0,)), (2, (0, 1, 2)), (3, (0, 1, 2, 3))])
 def test_rounds_after_the_checkpoint_are_cut_off(last: int, left: tuple[int, ...], *, folder: RunFolder) -> None:
     filled(folder).cut_after(last)
 

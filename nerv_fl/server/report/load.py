@@ -15,7 +15,17 @@ from nerv_fl.records import FINAL_CLOSED, STOPPED, FinalPool, RewardRow, RoundRe
 RUN_FILES: Final = "config.toml, manifest.json, rounds.jsonl and rewards.csv"
 REFERENCES: Final = {"random_weights": "Random weights", "v_alone": "V alone"}
 """Keys of the manifest's reference rows, and what the report calls them."""
-NOT_FACTS: Final = ("references", "final", "final_round", STOPPED, FINAL_CLOSED, "sha256", "sessions", "data_files")
+NOT_FACTS: Final = (
+    "references",
+    "final",
+    "final_round",
+    "final_model_hash",
+    STOPPED,
+    FINAL_CLOSED,
+    "sha256",
+    "sessions",
+    "data_files",
+)
 """Fields of the manifest that the report shows elsewhere, or not at all: a report may be published, hosts are not."""
 ALWAYS: Final = ("loss", "seconds", "measures", "trivial")
 """Fields of a round that are numbers, or made of numbers, in every round."""
@@ -43,6 +53,7 @@ class Run:
     """A run folder. `rewards` holds the rows of recorded rounds only; `facts` are the manifest's, by dotted key.
 
     `final_round` is the round whose model the final pool measured; None in runs of an earlier version, the last round.
+    `final_model_hash` is that model's, empty in runs of an earlier version.
     `roles` holds the attack of each simulated adversary, and its operator's first identity. `stopped` says why the run
     stopped for want of updates, `final_closed` why the final pool was not opened; each is empty in any other run.
     """
@@ -53,6 +64,7 @@ class Run:
     references: Mapping[str, ModelNumbers]
     final: FinalPool | None
     final_round: int | None = None
+    final_model_hash: str = ""
     facts: Mapping[str, str]
     roles: Mapping[int, tuple[str, int]] = field(default_factory=dict)
     stopped: str = ""
@@ -106,6 +118,7 @@ def load_run(run_dir: Path) -> Run:
         references=_references(manifest, source=run_dir / "manifest.json"),
         final=_final(manifest, source=run_dir / "manifest.json"),
         final_round=_final_round(manifest, source=run_dir / "manifest.json"),
+        final_model_hash=str(manifest.get("final_model_hash") or ""),
         facts={key: _fact(value) for key, value in flatten(manifest).items() if not _shown_elsewhere(key)},
         roles=_read_roles(run_dir / "roster.json"),
         stopped=str(manifest.get(STOPPED) or ""),
