@@ -10,7 +10,9 @@ import json
 import os
 import random
 import secrets
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,9 @@ from scipy.special import ndtri
 
 if TYPE_CHECKING:
     import torch
+
+
+_OTHER_SEED: Final = 77
 
 
 class Source(Protocol):
@@ -87,6 +92,26 @@ def global_generators() -> dict[str, bytes]:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         states["torch's generator on the GPU"] = torch.cuda.get_rng_state().cpu().numpy().tobytes()
     return states
+
+
+@contextmanager
+def global_generators_reseeded() -> Iterator[None]:
+    """Give the global generators other states for a while: what reads them, even without drawing, then shows.
+
+    The states from before are restored.
+    """
+    import torch  # noqa: PLC0415
+
+    python, numpy_state, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    try:
+        random.seed(_OTHER_SEED)
+        np.random.seed(_OTHER_SEED)  # noqa: NPY002
+        torch.manual_seed(_OTHER_SEED)
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        torch.set_rng_state(of_torch)
 
 
 def _digest(seed: int, path: tuple[int | str, ...]) -> bytes:

@@ -1,5 +1,6 @@
 """Preflight of a run's task: on a few chains before data are made, and on the prepared folder before Ray starts."""
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -15,6 +16,7 @@ from nerv_fl.config import RunConfig
 from nerv_fl.errors import NervError, TaskError
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.tasks.known import KNOWN, AnyTask, find_task, make_task
+from nerv_fl.tasks.task import DataSize
 from nerv_fl.tasks.user_code import describe
 from simulations.setups.known import setup_of
 from simulations.setups.setup import PUBLIC
@@ -41,6 +43,7 @@ def check_user_task(config: RunConfig) -> None:
         path = Path(folder) / "public"
         _run(config, "make_data()", lambda: setup.make_data(config, path, pool=PUBLIC, chains=FEW_CHAINS))
         constants = _run(config, "find_constants()", lambda: kind.find_constants(config, path))
+        _run(config, "find_constants(), as JSON,", lambda: json.dumps(dict(constants)))
         task = _run(config, "the constructor", lambda: kind(config, constants))
         _check_on(task, path, chains=FEW_CHAINS)
 
@@ -73,13 +76,23 @@ def _check_on(task: AnyTask, path: Path, *, chains: int, theta_P: torch.Tensor |
 
 
 def _opened(task: AnyTask, path: Path) -> "closing[Any]":
-    return closing(_run(task.config, "open()", lambda: task.open(path)))
+    data = _run(task.config, "open()", lambda: task.open(path))
+    if not callable(getattr(data, "close", None)):
+        raise TaskError(
+            f"task {task.config.task!r}: open() returns a {type(data).__name__} without a method close(), "
+            "expected an object that is closed after use"
+        )
+    return closing(data)
 
 
 def _require_size(task: AnyTask, data: object, *, chains: int) -> int:
     """Return the steps of a chain, after checking that a file holds what was requested of the task."""
     size = _run(task.config, "size_of()", lambda: task.size_of(data))
     expected = (chains, task.config.data.steps)
+    if not isinstance(size, DataSize):
+        raise TaskError(
+            f"task {task.config.task!r}: size_of() returns {str(size)[:80]}, expected DataSize(chains=..., steps=...)"
+        )
     if tuple(size) != expected:
         raise TaskError(
             f"task {task.config.task!r}: size_of() gives {tuple(size)} as chains and steps of a file for which "

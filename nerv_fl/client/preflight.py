@@ -29,13 +29,15 @@ import torch
 from torch import Tensor, nn
 
 from nerv_fl.arrays import IntArray
+from nerv_fl.client.hints import drawers, gradient_hint, mixers
+from nerv_fl.client.task_state import attributes_of_modules, is_same, state_of
 from nerv_fl.client.train import Trainer
 from nerv_fl.errors import NervError, TaskError
 from nerv_fl.models.encoder import get_flat, set_flat
 from nerv_fl.models.influence import flat_gradient, sample_gradients
 from nerv_fl.models.layers import PerSampleLayer
 from nerv_fl.models.trainable import train_only
-from nerv_fl.rng import global_generators, stream, torch_stream
+from nerv_fl.rng import global_generators, global_generators_reseeded, stream, torch_stream
 from nerv_fl.tasks.known import AnyTask
 from nerv_fl.tasks.measures import Measured
 from nerv_fl.tasks.user_code import describe
@@ -82,6 +84,8 @@ def check_task(task: AnyTask, data: Any, samples: IntArray, *, theta_P: Tensor |
     batch = check.data()
     check.losses(batch)
     check.company(batch)
+    check.drawn_rows()
+    check.parts(batch)
     check.gradients(batch)
     check.clipping()
     check.evaluation(batch)
@@ -98,7 +102,7 @@ class _Preflight:
         self._theta_P = get_flat(self._model).detach().clone() if theta_P is None else theta_P
         set_flat(self._model, self._theta_P)
         self._is_large = len(self._theta_P) > LARGE_MODEL
-        self._few = _spread(samples, count=2 if self._is_large else NUM_SAMPLES)
+        self._few = _with_neighbour(samples, count=2 if self._is_large else NUM_SAMPLES)
         self._trainer = Trainer(task)
 
     # --- model --------------------------------------------------------------------------------------------------------
@@ -107,6 +111,7 @@ class _Preflight:
         first, second = self._built(), self._built()
         self._require_equal("parameter", dict(first.named_parameters()), dict(second.named_parameters()))
         self._require_equal("buffer", dict(first.named_buffers()), dict(second.named_buffers()))
+        self._require_constant(attributes_of_modules(first), attributes_of_modules(second))
         for name, parameter in first.named_parameters():
             if parameter.dtype != torch.float32:
                 self._fail(
@@ -132,7 +137,7 @@ class _Preflight:
         if list(first) != list(second):
             self._fail(f"build() gives {kind}s {list(first)}, then {list(second)}, expected the same at every call")
         for name, tensor in first.items():
-            if tensor.shape == second[name].shape and _same(tensor.detach(), second[name].detach()):
+            if tensor.shape == second[name].shape and is_same(tensor.detach(), second[name].detach()):
                 continue
             remedy = "draw it in draw_parameters() from the generator" if kind == "parameter" else "make it a constant"
             self._fail(
@@ -140,25 +145,40 @@ class _Preflight:
                 f"numbers in every process: {remedy}"
             )
 
+    def _require_constant(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+        for name in {**first, **second}:
+            if name not in first or name not in second or not is_same(first[name], second[name]):
+                self._fail(
+                    f"{name} differs between two models of build(), expected the same in every process: make it a "
+                    "constant"
+                )
+
     # --- data ---------------------------------------------------------------------------------------------------------
 
     def data(self) -> Any:
         """Check that samples are read as requested, and return the batch of the few."""
         self._run("size_of()", lambda: self._task.size_of(self._data))
         none = self._few[:0]
-        with self._watched("read()"):
-            batch = self._task.read(self._data, self._few)
-        with self._watched("draw()"):
-            drawn = self._task.draw(self._data, self._few, stream(0, "preflight", "draw"))
-        with self._watched("draw() of no samples (a Poisson sample may be empty)"):
-            empty = self._task.draw(self._data, none, stream(0, "preflight", "empty"))
+        batch, drawn = self._read(self._few), self._draw(self._few)
+        empty = self._draw(none, what="draw() of no samples (a Poisson sample may be empty)")
         part = self._run("part(1, 2) of a batch", lambda: batch.part(1, 2))
         counts = {"read()": (batch, len(self._few)), "draw()": (drawn, len(self._few))}
         counts |= {"draw() of no samples": (empty, 0), "part(1, 2) of a batch": (part, 1)}
         for what, (found, expected) in counts.items():
+            if not hasattr(found, "num_samples"):
+                self._fail(f"{what} gives a {type(found).__name__}, expected a batch with num_samples and part()")
             if found.num_samples != expected:
                 self._fail(f"{what} gives num_samples = {found.num_samples!r}, expected {expected}")
         return batch
+
+    def _read(self, samples: IntArray) -> Any:
+        with self._watched("read()"):
+            return self._task.read(self._data, samples.copy())
+
+    def _draw(self, samples: IntArray, *, what: str = "draw()") -> Any:
+        """Return a drawn batch, every time from the same generator."""
+        with self._watched(what):
+            return self._task.draw(self._data, samples.copy(), stream(0, "preflight", "draw"))
 
     # --- losses -------------------------------------------------------------------------------------------------------
 
@@ -166,16 +186,18 @@ class _Preflight:
         """Check the losses of a batch, of a drawn one, and of the same samples once more."""
         self._model.train()
         first = self._losses("losses()", batch)
-        drawn = self._task.draw(self._data, self._few, stream(0, "preflight", "draw"))
+        drawn = self._draw(self._few)
         twice = [self._losses("losses() of a drawn batch", drawn) for _ in range(2)]
-        same = self._task.draw(self._data, self._few, stream(0, "preflight", "draw"))
-        again = [self._losses("losses()", self._task.read(self._data, self._few)), self._losses("losses()", same)]
-        for before, after in ((first, again[0]), (twice[0], twice[1]), (twice[0], again[1])):
+        again = [self._losses("losses()", self._read(self._few)), self._losses("losses()", self._draw(self._few))]
+        with global_generators_reseeded():
+            reseeded = self._losses("losses()", self._draw(self._few))
+        for before, after in ((first, again[0]), (twice[0], twice[1]), (twice[0], again[1]), (twice[0], reseeded)):
             if not torch.equal(before, after):
                 self._fail(
-                    f"losses of the same samples are {_few(before)}, then {_few(after)}, expected the same bits: "
-                    "read(), draw(), the model or the loss carries something from one pass to the next, or draws from "
-                    "a generator of its own"
+                    f"losses of the same samples are {_few(before)}, then {_few(after)} (they differ by up to "
+                    f"{float((before - after).abs().max()):.3g}), expected the same bits: read(), draw(), the model or "
+                    "the loss changes its batch, carries something from one pass to the next, or draws from a "
+                    "generator other than the one that draw() is given"
                 )
 
     def company(self, batch: Any) -> None:
@@ -183,15 +205,58 @@ class _Preflight:
         together, count = self._losses("losses()", batch), batch.num_samples
         alone = [self._losses("losses() of one sample", batch.part(row, row + 1)) for row in range(count)]
         tail = self._losses("losses() of two samples", batch.part(count - 2, count))
-        reversed_batch = self._run("read()", lambda: self._task.read(self._data, self._few[::-1].copy()))
-        turned = self._losses("losses() in another order", reversed_batch).flip(0)
-        for company, found in (("alone", torch.cat(alone)), ("beside one other", tail), ("in reverse order", turned)):
+        read = [self._losses("losses() of one sample", self._read(sample)) for sample in self._few[:, np.newaxis]]
+        turned = self._losses("losses() in another order", self._read(self._few[::-1])).flip(0)
+        for company, found, suspects in (
+            ("alone", torch.cat(alone), "part() returns other rows, or the model or the loss mixes samples"),
+            ("beside one other", tail, "part() returns other rows, or the model or the loss mixes samples"),
+            ("read alone", torch.cat(read), "read(), the model or the loss mixes samples"),
+            ("in reverse order", turned, "read() returns another order than requested, or something mixes samples"),
+        ):
             expected = together[count - len(found) :]
             if _differ(found, expected):
                 self._fail(
-                    f"losses are {_few(expected)} in one batch and {_few(found)} {company}, expected the same: the "
-                    f"model or the loss mixes samples, so clipping bounds nothing{_mixers(self._model)}"
+                    f"losses are {_few(expected)} in one batch and {_few(found)} {company}, expected the same: "
+                    f"{suspects}, so clipping bounds nothing{mixers(self._model)}"
                 )
+
+    def drawn_rows(self) -> None:
+        """Check that a row of a drawn batch depends on its own sample alone, and does so."""
+        others = np.setdiff1d(self._samples, self._few)
+        before = self._losses("losses() of a drawn batch", self._draw(self._few))
+        for row in range(len(self._few)):
+            changed = self._few.copy()
+            changed[row] = others[len(others) // 2] if len(others) else self._few[row - 1]
+            after = self._losses("losses() of a drawn batch", self._draw(changed))
+            others_move = np.delete(np.arange(len(changed)), row)
+            if _differ(after[others_move], before[others_move]):
+                self._fail(
+                    f"another sample in row {row} of draw() changes the losses of other rows, expected rows that "
+                    "depend on their own sample alone, in the order requested: draw() mixes, resamples or reorders "
+                    "samples, so clipping bounds nothing"
+                )
+            if torch.equal(after, before) and not self._equal_losses(self._few[row], changed[row]):
+                self._fail(f"another sample in row {row} of draw() changes no loss, expected the requested samples")
+
+    def _equal_losses(self, *samples: int) -> bool:
+        first, second = (self._losses("losses()", self._read(np.array([sample]))) for sample in samples)
+        return torch.equal(first, second)
+
+    def parts(self, batch: Any) -> None:
+        """Check one step's losses over the parts of a batch: a part must not see, or be spoilt by, those before it."""
+        together = self._losses("losses()", batch)
+        with self._watched("the losses of a step over several parts of a batch"):
+            losses, found = self._task.objective(self._model), []
+            for row in range(batch.num_samples):
+                part = losses(batch.part(row, row + 1))
+                part.sum().backward()
+                found.append(part.detach())
+            self._model.zero_grad(set_to_none=True)
+        if _differ(torch.cat(found), together):
+            self._fail(
+                f"losses are {_few(together)} in one batch and {_few(torch.cat(found))} in parts of one step, expected "
+                "the same: objective() carries something from one part to the next"
+            )
 
     def _losses(self, what: str, batch: Any) -> Tensor:
         """Return the detached losses of a batch, (B,), after checking everything that one pass can show."""
@@ -238,17 +303,17 @@ class _Preflight:
         whole = self._clipped_sum(units_US)
         for row in range(len(units_US)):
             moved = float((whole - self._clipped_sum(np.delete(units_US, row, axis=0))).norm())
-            if moved > limit:
+            if not moved <= limit:  # true of NaN as well
                 self._fail(
                     f"the sum of clipped gradients moves by {moved:.3g} when one {privacy.unit} is removed, expected "
                     f"at most privacy.clip = {privacy.clip:g}: the model or the loss mixes samples"
-                    f"{_mixers(self._model)}"
+                    f"{mixers(self._model)}"
                 )
 
     def _clipped_sum(self, units_US: IntArray) -> Tensor:
         if not len(units_US):
             return torch.zeros_like(self._theta_P)
-        batch = self._run("read()", lambda: self._task.read(self._data, units_US.reshape(-1)))
+        batch = self._read(units_US.reshape(-1))
         with self._watched("a training step"):
             return self._trainer.clipped_sum(self._theta_P, batch)
 
@@ -309,11 +374,11 @@ class _Preflight:
         scale_B = torch.stack([rows.flatten(1).norm(dim=1) for rows in expected.values()]).norm(dim=0)
         for name, rows in expected.items():
             error_B = (found[name].cpu() - rows.cpu()).flatten(1).norm(dim=1)
-            if bool((error_B > GRADIENT_TOLERANCE * scale_B + GRADIENT_FLOOR).any()):
+            if not bool((error_B <= GRADIENT_TOLERANCE * scale_B + GRADIENT_FLOOR).all()):  # true of NaN as well
                 self._fail(
                     f"{whose} forms per-sample gradients of {name!r} that differ from plain autograd of one sample "
                     f"alone by {float(error_B.max()):.3g} (gradients have length {float(scale_B.max()):.3g}), expected "
-                    f"the same{_gradient_hint(self._owner(name))}"
+                    f"the same{gradient_hint(self._owner(name))}"
                 )
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
@@ -336,7 +401,7 @@ class _Preflight:
             if _differ(torch.from_numpy(single[name]), torch.from_numpy(column)):
                 self._fail(
                     f"measure {name!r} of a sample depends on the others of its chunk, expected one number for each "
-                    f"sample alone{_mixers(self._model)}"
+                    f"sample alone{mixers(self._model)}"
                 )
 
     def _measured(self, batch: Any, *, chunk: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -344,8 +409,8 @@ class _Preflight:
             measures = self._task.measure(self._model, batch, chunk=chunk)
             summary = self._task.summarise(measures)
             self._task.broken_condition(summary, summary, limits=self._task.config.gate)
-        columns = dict(measures.columns) if isinstance(measures, Measured) else {}
-        return {"loss": np.asarray(measures.loss_B), **{name: np.asarray(column) for name, column in columns.items()}}
+            columns = dict(measures.columns) if isinstance(measures, Measured) else {}
+            return {"loss": np.asarray(measures.loss_B)} | {name: np.asarray(item) for name, item in columns.items()}
 
     # --- running the task's code --------------------------------------------------------------------------------------
 
@@ -362,7 +427,7 @@ class _Preflight:
     def _watched(self, what: str) -> Iterator[None]:
         """Run a call into the task; it may raise nothing, draw from no global generator and change no state."""
         model = getattr(self, "_model", None)
-        before = _state_of(model, self._task)
+        before = state_of(model, self._task, self._data)
         generators = global_generators()
         try:
             yield
@@ -374,16 +439,17 @@ class _Preflight:
             if state != generators[name]:
                 self._fail(
                     f"{what} draws from (or seeds) {name}, expected no global generator, or two runs of one seed differ"
-                    f"{_drawers(model)}: draw in draw() from the generator that it is given"
+                    f"{drawers(model)}: draw in draw() from the generator that it is given"
                 )
-        self._require_unchanged(what, before, _state_of(model, self._task))
+        self._require_unchanged(what, before, state_of(model, self._task, self._data))
 
     def _require_unchanged(self, what: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         for name in {**before, **after}:
-            if name not in before or name not in after or not _same(before[name], after[name]):
+            if name not in before or name not in after or not is_same(before[name], after[name]):
                 self._fail(
                     f"{what} changes {name}, expected a pass to leave everything as it was: it would carry one node's "
-                    f"data into the next node and into evaluation{_mixers(self._model) if 'buffer' in name else ''}"
+                    "data into the next node and into evaluation; compute constants in build() or __init__()"
+                    f"{mixers(self._model) if 'buffer' in name else ''}"
                 )
 
     def _fail(self, message: str) -> NoReturn:
@@ -399,8 +465,14 @@ def _spread(items: IntArray, *, count: int) -> IntArray:
     return items[np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(np.int64))]
 
 
+def _with_neighbour(samples: IntArray, *, count: int) -> IntArray:
+    """Return at most `count` samples, the first two adjacent (records of one chain), the others evenly spread."""
+    return np.concatenate([samples[:1], _spread(samples[1:], count=count - 1)])
+
+
 def _differ(found: Tensor, expected: Tensor) -> bool:
-    return bool(((found - expected).abs() > VALUE_TOLERANCE * expected.abs() + VALUE_FLOOR).any())
+    """Return whether losses differ by more than the tolerance, or are not numbers."""
+    return not bool(((found - expected).abs() <= VALUE_TOLERANCE * expected.abs() + VALUE_FLOOR).all())
 
 
 def _few(losses: Tensor) -> str:
@@ -411,60 +483,3 @@ def _few(losses: Tensor) -> str:
 
 def _shape_of(item: object) -> tuple[int, ...] | str:
     return tuple(item.shape) if isinstance(item, Tensor) else type(item).__name__
-
-
-def _state_of(model: nn.Module | None, task: AnyTask) -> dict[str, Any]:
-    """Return copies of what a pass could change: parameters, buffers, and attributes that are tensors or numbers."""
-    found: dict[str, Any] = {}
-    if model is not None:
-        found |= {f"parameter {name!r}": item.detach().clone() for name, item in model.named_parameters()}
-        found |= {f"buffer {name!r}": item.detach().clone() for name, item in model.named_buffers()}
-        for path, module in model.named_modules():
-            found |= _attributes_of(module, where=f"module {path!r}" if path else "the model")
-    return found | _attributes_of(task, where="the task")
-
-
-def _attributes_of(item: object, *, where: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in vars(item).items():
-        if name in ("training", "per_sample"):
-            continue
-        if isinstance(value, Tensor):
-            found[f"attribute {name!r} of {where}"] = value.detach().clone()
-        elif isinstance(value, np.ndarray):
-            found[f"attribute {name!r} of {where}"] = value.copy()
-        elif isinstance(value, bool | int | float | str | list | tuple | None):
-            found[f"attribute {name!r} of {where}"] = repr(value)
-    return found
-
-
-def _same(before: Any, after: Any) -> bool:
-    if isinstance(before, str) or isinstance(after, str):
-        return bool(before == after)
-    if before.shape != after.shape or before.dtype != after.dtype:
-        return False
-    left, right = (item.cpu().numpy() if isinstance(item, Tensor) else item for item in (before, after))
-    return left.tobytes() == right.tobytes()
-
-
-def _mixers(model: nn.Module) -> str:
-    """Return which modules use statistics of a batch, in words; empty if none is known to."""
-    found = _modules_of(model, nn.modules.batchnorm._BatchNorm)
-    return f" ({found}: use LayerNorm or GroupNorm)" if found else ""
-
-
-def _drawers(model: nn.Module | None) -> str:
-    """Return which modules draw at random in training, in words; empty if none is known to."""
-    found = _modules_of(model, nn.modules.dropout._DropoutNd, nn.RReLU) if model is not None else ""
-    return f" ({found})" if found else ""
-
-
-def _modules_of(model: nn.Module, *kinds: type[nn.Module]) -> str:
-    named = model.named_modules()
-    return ", ".join(f"{path} is a {type(module).__name__}" for path, module in named if isinstance(module, kinds))
-
-
-def _gradient_hint(owner: nn.Module) -> str:
-    if getattr(owner, "scale_grad_by_freq", False):
-        return ": scale_grad_by_freq=True divides by how often a token occurs in the whole batch; leave it False"
-    return ": dimension 0 of every layer's input must be the sample, and weights may be used in their own layer alone"

@@ -18,7 +18,7 @@ from nerv_fl.errors import ConfigError, NervError, TaskError
 from nerv_fl.models.encoder import get_flat
 from nerv_fl.models.layers import Linear
 from nerv_fl.rng import global_generators
-from tests.client.faulty_tasks import FAULTY
+from tests.client.faulty_steps import FAULTY
 from tests.client.sound_tasks import SOUND
 from tests.client.toy_task import CHAINS, STEPS, WIDTH, Rows, Toy, make_arrays, preflight
 from tests.client.training import NUM_SAMPLES, open_ledger, tiny_task
