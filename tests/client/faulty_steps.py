@@ -129,7 +129,7 @@ class KeptWithData(Toy):
 class ForkedGenerator(Toy):
     def predict(self, model: nn.Module, batch: Rows) -> Tensor:
         with torch.random.fork_rng():
-            mask = torch.empty(WIDTH).uniform_() < 0.5
+            mask = torch.empty(WIDTH).uniform_()
         return super().predict(model, batch._replace(x=batch.x * mask))
 
 
