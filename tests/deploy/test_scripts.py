@@ -109,3 +109,90 @@ def test_stop_sh_ends_nothing_else(machine: Path, pid: str) -> None:
     said = said_by(machine, "stop.sh", "exit 0")
 
     assert said == f"no supernode.sh is at work in {machine}\n"
+
+
+def test_a_second_supernode_sh_in_one_folder_is_refused(machine: Path) -> None:
+    write_program(machine / "bin" / "python", "#!/bin/sh\necho started >> starts\nexec sleep 60\n")
+    with subprocess.Popen([machine / "supernode.sh"], env=environment(machine)) as first:
+        wait_for((machine / "starts").exists, seconds=20)
+        second = subprocess.run(
+            [machine / "supernode.sh"],
+            env=environment(machine),
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        noted = (machine / "supernode.pid").read_text()
+        said_by(machine, "stop.sh", "exit 0")
+
+    assert (second.returncode, noted) == (1, f"{first.pid}\n")
+    assert second.stderr == (
+        f"supernode.pid is {first.pid}, a supernode.sh at work, expected one at a time in {machine}: stop.sh ends it\n"
+    )
+    assert (machine / "starts").read_text() == "started\n"
+
+
+def leave_a_supernode(machine: Path) -> int:
+    """Start a SuperNode, kill its supernode.sh and return the number of what is left."""
+    write_program(machine / "bin" / "python", "#!/bin/sh\nwhile :; do sleep 0.1; done\n")
+    with subprocess.Popen([machine / "supernode.sh"], env=environment(machine)) as script:
+        wait_for((machine / "supernode.child").exists, seconds=20)
+        left = int(wait_for((machine / "supernode.child").read_text, seconds=20))
+        wait_for(lambda: is_running(left), seconds=20)
+        script.kill()
+    return left
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "nerv_fl.deploy.supernode" in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
+
+
+def test_stop_sh_ends_a_supernode_whose_script_was_killed(machine: Path) -> None:
+    left = leave_a_supernode(machine)
+    said = said_by(machine, "stop.sh", "exit 0")
+
+    assert not is_running(left)
+    assert said == f"no supernode.sh is at work in {machine}\n"
+    assert not (machine / "supernode.child").exists()
+
+
+def test_supernode_sh_ends_a_supernode_whose_script_was_killed(machine: Path) -> None:
+    left = leave_a_supernode(machine)
+    with subprocess.Popen([machine / "supernode.sh"], env=environment(machine), stderr=subprocess.PIPE) as script:
+        assert script.stderr is not None
+        said = script.stderr.readline().decode()
+        assert not is_running(left)
+        wait_for((machine / "supernode.child").exists, seconds=20)
+        said_by(machine, "stop.sh", "exit 0")
+
+    assert said == f"SuperNode, process {left}, was left without its supernode.sh and has ended\n"
+
+
+def test_a_process_of_another_folder_is_left_alone(machine: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """After a restart of the machine, a noted number may be that of another node's script."""
+    elsewhere = tmp_path_factory.mktemp("other")
+    write_program(elsewhere / "supernode.sh", "#!/bin/sh\nwhile :; do sleep 0.1; done\n")
+    with subprocess.Popen([elsewhere / "supernode.sh"], cwd=elsewhere) as other:
+        (machine / "supernode.pid").write_text(f"{other.pid}\n")
+        said = said_by(machine, "stop.sh", "exit 0")
+        ended = other.poll()
+        other.kill()
+
+    assert said == f"no supernode.sh is at work in {machine}\n"
+    assert ended is None
+
+
+def test_a_supernode_that_is_started_by_hand_says_again_what_it_waits_for(machine: Path) -> None:
+    write_program(machine / "bin" / "python", "#!/bin/sh\nexec sleep 60\n")
+    noted = machine / "flower" / "waits-for"
+    noted.parent.mkdir()
+    noted.write_text("unregistered")
+    with subprocess.Popen([machine / "supernode.sh"], env=environment(machine)):
+        wait_for((machine / "supernode.child").exists, seconds=20)
+        said_by(machine, "stop.sh", "exit 0")
+
+    assert not noted.exists()
