@@ -77,6 +77,9 @@ for key in supernodes/*.pub; do
   note="${key%.pub}.json"
   if [ -s "$note" ]; then continue; fi
   flwr supernode register "$key" deployment --format json > "$note.new" || true
+  if grep -q "already in use" "$note.new"; then  # its note was lost, or this script was killed before it was written
+    python -m nerv_fl.deploy.registered state.db "$key" > "$note.new"
+  fi
   if ! grep -q node-id "$note.new"; then cat "$note.new" >&2; exit 1; fi
   mv "$note.new" "$note"
   echo "registered $key"

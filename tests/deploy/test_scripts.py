@@ -1,14 +1,20 @@
 """The start scripts as a shell runs them, with programs of a line in place of Python and Flower."""
 
+import json
 import os
+import sqlite3
 import subprocess
+import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
+from nerv_fl.deploy.certificates import make_supernode_key
 from nerv_fl.deploy.scripts import NODE_SCRIPTS, SERVER_SCRIPTS
-from tests.simulations.processes import wait_for
+from tests.simulations.processes import ROOT, wait_for
 
 
 def write_program(path: Path, text: str) -> None:
@@ -196,3 +202,32 @@ def test_a_supernode_that_is_started_by_hand_says_again_what_it_waits_for(machin
         said_by(machine, "stop.sh", "exit 0")
 
     assert not noted.exists()
+
+
+def test_a_key_that_is_registered_and_has_no_note_gets_one(machine: Path) -> None:
+    (machine / "supernodes").mkdir()
+    make_supernode_key(machine / "a.key", machine / "supernodes" / "node-4.pub")
+    public = load_ssh_public_key((machine / "supernodes" / "node-4.pub").read_bytes())
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    with closing(sqlite3.connect(machine / "state.db")) as database, database:
+        database.execute("CREATE TABLE node (node_id INTEGER, status VARCHAR, public_key BLOB)")
+        database.executemany(
+            "INSERT INTO node VALUES (?, ?, ?)", [(7, "unregistered", pem), (8, "online", b""), (-2, "registered", pem)]
+        )
+    taken = '{"success": false, "error-message": "Public key already in use."}'
+    write_program(machine / "bin" / "flwr", f"#!/bin/sh\necho '{taken}'\nexit 1\n")
+    said = said_by(machine, "register.sh", f'exec "{sys.executable}" "$@"', PYTHONPATH=str(ROOT))
+
+    assert said == "registered supernodes/node-4.pub\n"
+    assert json.loads((machine / "supernodes" / "node-4.json").read_text())["node-id"] == 2**64 - 2
+
+
+def test_a_key_that_cannot_be_registered_is_a_status(machine: Path) -> None:
+    (machine / "supernodes").mkdir()
+    make_supernode_key(machine / "a.key", machine / "supernodes" / "node-4.pub")
+    write_program(machine / "bin" / "flwr", "#!/bin/sh\necho '{\"success\": false}'\n")
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        said_by(machine, "register.sh", "exit 0")
+
+    assert caught.value.stderr == '{"success": false}\n'
+    assert not (machine / "supernodes" / "node-4.json").exists()
