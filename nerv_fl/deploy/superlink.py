@@ -213,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--max-connections", type=int, default=MAX_CONNECTIONS)
     own, rest = parser.parse_known_args(arguments)
+    limits = chosen_limits(own.max_connections)
     try:
         max_body_bytes = largest_body_bytes(own.model)
     except OSError as error:
@@ -223,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ["FORWARDED_ALLOW_IPS"] = ""  # Uvicorn would believe a header that says where a request comes from
     sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
     refusals = RefusalLog()
-    connections = Connections(chosen_limits(own.max_connections), refusals=refusals)
+    connections = Connections(limits, refusals=refusals)
     extend = extensions.configure_app
 
     def configure(app: FastAPI) -> None:

@@ -136,10 +136,9 @@ def test_a_machine_afar_can_take_part_and_administer_nothing(tmp_path: Path, mac
 
 
 @pytest.mark.parametrize("number", [0, -5])
-def test_a_number_of_connections_below_one_is_refused(number: int, tmp_path: Path) -> None:
-    (tmp_path / "model").write_bytes(b"")
+def test_a_number_of_connections_below_one_is_refused(number: int) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["--model", str(tmp_path / "model"), "--max-connections", str(number)])
+        main(["--max-connections", str(number)])
 
     assert caught.value.code == f"--max-connections is {number}, expected 1 or more"
 
