@@ -265,11 +265,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = RunFiles(Path(folder))
     try:
         hold_supervision(files)
+        if holder_of(files.lock) is None:  # what a server at work was asked is not taken back
+            files.stop.unlink(missing_ok=True)
     except (CheckpointError, OSError) as error:
         print_line(str(error))
         return 1
-    if holder_of(files.lock) is None:  # what a server at work was asked is not taken back
-        files.stop.unlink(missing_ok=True)
     start = ["flwr", "run", "app", "deployment", "--stream", "--run-config", f'folder="{files.run}"']
     supervisor = Supervisor(files, start=start, prepare=["./register.sh"], say=print_line)
 
