@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -117,9 +118,22 @@ def test_stop_sh_ends_nothing_else(machine: Path, pid: str) -> None:
     assert said == f"no supernode.sh is at work in {machine}\n"
 
 
+@contextmanager
+def started(machine: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a supernode.sh; it and what it started are gone when the context ends."""
+    with subprocess.Popen(
+        [machine / "supernode.sh"], env=environment(machine), stderr=subprocess.PIPE, start_new_session=True
+    ) as script:
+        try:
+            yield script
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(script.pid, signal.SIGKILL)
+
+
 def test_a_second_supernode_sh_in_one_folder_is_refused(machine: Path) -> None:
     write_program(machine / "bin" / "python", "#!/bin/sh\necho started >> starts\nexec sleep 60\n")
-    with subprocess.Popen([machine / "supernode.sh"], env=environment(machine)) as first:
+    with started(machine) as first:
         wait_for((machine / "starts").exists, seconds=20)
         second = subprocess.run(
             [machine / "supernode.sh"],
@@ -139,15 +153,22 @@ def test_a_second_supernode_sh_in_one_folder_is_refused(machine: Path) -> None:
     assert (machine / "starts").read_text() == "started\n"
 
 
-def leave_a_supernode(machine: Path) -> int:
-    """Start a SuperNode, kill its supernode.sh and return the number of what is left."""
+@contextmanager
+def left_alone(machine: Path) -> Iterator[int]:
+    """Start a SuperNode, kill its supernode.sh and give the number of what is left."""
     write_program(machine / "bin" / "python", "#!/bin/sh\nwhile :; do sleep 0.1; done\n")
-    with subprocess.Popen([machine / "supernode.sh"], env=environment(machine)) as script:
-        wait_for((machine / "supernode.child").exists, seconds=20)
-        left = int(wait_for((machine / "supernode.child").read_text, seconds=20))
-        wait_for(lambda: is_running(left), seconds=20)
-        script.kill()
-    return left
+    quiet, own = subprocess.DEVNULL, environment(machine)
+    with subprocess.Popen([machine / "supernode.sh"], env=own, stderr=quiet, start_new_session=True) as script:
+        try:
+            wait_for((machine / "supernode.child").exists, seconds=20)
+            left = int(wait_for((machine / "supernode.child").read_text, seconds=20))
+            wait_for(lambda: is_running(left), seconds=20)
+            script.kill()
+            script.wait()
+            yield left
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(script.pid, signal.SIGKILL)
 
 
 def is_running(pid: int) -> bool:
@@ -158,17 +179,16 @@ def is_running(pid: int) -> bool:
 
 
 def test_stop_sh_ends_a_supernode_whose_script_was_killed(machine: Path) -> None:
-    left = leave_a_supernode(machine)
-    said = said_by(machine, "stop.sh", "exit 0")
+    with left_alone(machine) as left:
+        said = said_by(machine, "stop.sh", "exit 0")
+        assert not is_running(left)
 
-    assert not is_running(left)
     assert said == f"no supernode.sh is at work in {machine}\n"
     assert not (machine / "supernode.child").exists()
 
 
 def test_supernode_sh_ends_a_supernode_whose_script_was_killed(machine: Path) -> None:
-    left = leave_a_supernode(machine)
-    with subprocess.Popen([machine / "supernode.sh"], env=environment(machine), stderr=subprocess.PIPE) as script:
+    with left_alone(machine) as left, started(machine) as script:
         assert script.stderr is not None
         said = script.stderr.readline().decode()
         assert not is_running(left)
@@ -197,7 +217,7 @@ def test_a_supernode_that_is_started_by_hand_says_again_what_it_waits_for(machin
     noted = machine / "flower" / "waits-for"
     noted.parent.mkdir()
     noted.write_text("unregistered")
-    with subprocess.Popen([machine / "supernode.sh"], env=environment(machine)):
+    with started(machine):
         wait_for((machine / "supernode.child").exists, seconds=20)
         said_by(machine, "stop.sh", "exit 0")
 
