@@ -28,6 +28,9 @@ UNSUPPORTED: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, e
 
 POLL_S: Final = 0.1
 
+READER_PATIENCE_S: Final = 1.0
+"""Time that a writer waits at least: who only asks for the holder holds the lock for a moment, too."""
+
 _LONGEST_PID: Final = 32
 
 _descriptors: set[int] = set()
@@ -109,6 +112,8 @@ def unlock_file(descriptor: int) -> None:
 def hold(path: Path, *, written: Path) -> None:
     """Lock until this process ends, in whatever way: its descriptor stays open on purpose.
 
+    It waits a moment for a reader that asks `holder_of`.
+
     Args:
         path: Lock file.
         written: File or folder that it protects, for the message.
@@ -116,7 +121,7 @@ def hold(path: Path, *, written: Path) -> None:
     Raises:
         CheckpointError: If another process writes there.
     """
-    _lock_in_time(path, written=written, patience_s=0.0)
+    _lock_in_time(path, written=written, patience_s=READER_PATIENCE_S)
 
 
 @contextmanager
@@ -128,13 +133,13 @@ def exclusive(path: Path, *, written: Path, patience_s: float = 0.0) -> Iterator
     Args:
         path: Lock file; its folder must exist.
         written: File or folder that it protects, for the message.
-        patience_s: Time that a holder gets to end, seconds.
+        patience_s: Time that a holder gets to end, seconds; a moment at least, for a reader that asks `holder_of`.
 
     Raises:
         CheckpointError: If another process writes there, naming it.
         OSError: If the lock file cannot be created.
     """
-    descriptor = _lock_in_time(path, written=written, patience_s=patience_s)
+    descriptor = _lock_in_time(path, written=written, patience_s=max(patience_s, READER_PATIENCE_S))
     try:
         yield
     finally:

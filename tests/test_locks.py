@@ -8,13 +8,16 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from nerv_fl import locks
 from nerv_fl.errors import CheckpointError
-from nerv_fl.locks import exclusive, hold, lock_file, output_lock, unlock_file
+from nerv_fl.locks import exclusive, hold, holder_of, lock_file, output_lock, unlock_file
 
 HOLD = """
 import subprocess, sys
@@ -62,6 +65,25 @@ def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) ->
     with exclusive(path, written=tmp_path):
         assert path.read_text() == f"{os.getpid()}\n"
     assert not path.exists()
+
+
+@pytest.mark.parametrize("lock", [hold, exclusive])
+def test_a_reader_that_asks_for_the_holder_keeps_no_writer_out(
+    tmp_path: Path, lock: Callable[..., AbstractContextManager[None] | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, pause = tmp_path / ".lock", time.sleep
+    path.write_text("1\n")
+    with path.open() as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)  # as `holder_of` does between two of its steps
+
+        def read_on(seconds: float) -> None:
+            reader.close()
+            pause(seconds)
+
+        monkeypatch.setattr(time, "sleep", read_on)
+        context = lock(path, written=tmp_path)
+        with context or nullcontext():
+            assert holder_of(path) == str(os.getpid())
 
 
 def test_a_lock_is_refused_within_its_own_process_too(tmp_path: Path) -> None:

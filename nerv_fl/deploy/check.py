@@ -10,7 +10,7 @@ from typing import Final
 
 from nerv_fl.deploy.checks import certificates, data, files, keys, network, proxy, settings, state, versions
 from nerv_fl.deploy.checks.machines import CheckOptions, FederationView, NodeView, PairView, ServerView
-from nerv_fl.deploy.findings import Check, Finding, Results, run_checks
+from nerv_fl.deploy.findings import Check, Finding, Results, Severity, run_checks
 from nerv_fl.deploy.layout import Deployment, NodeMachine, ServerMachine
 from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.server.folder import RunFolder
@@ -117,7 +117,8 @@ def check_folder(folder: Path, options: CheckOptions) -> Results:
         ConfigError: If the folder is neither.
     """
     server, node = ServerMachine(folder), NodeMachine(folder)
-    if server.certificate.parent.exists():
+    # Any one of them may be lost, which is then found.
+    if any(path.exists() for path in (server.certificate.parent, server.run, server.secret)):
         return run_checks(SERVER_CHECKS, ServerView(machine=server, options=options, here=True), name="server")
     if node.env.exists() or node.state.exists():
         return run_checks(NODE_CHECKS, NodeView(machine=node, options=options, here=True), name="node")
@@ -149,9 +150,10 @@ def _check_federation(deployment: Deployment, options: CheckOptions) -> Results:
 def _missing(path: Path, number: int) -> Finding:
     return Finding(
         what=str(path),
-        value="does not exist",
-        expected=f"the folder of node {number}",
-        remedy=f"restore it; if it is on its machine alone, check it there, or `nerv-fl deploy remove --node {number}`",
+        value="is not here, so it was not checked",
+        expected=f"the folder of node {number}, here or on its machine alone",
+        remedy=f"check it on its machine: `nerv-fl deploy check node-{number}`",
+        severity=Severity.WARNING,
         check="folders of the nodes",
     )
 

@@ -13,14 +13,15 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from nerv_fl.errors import CheckpointError
 from nerv_fl.locks import hold, holder_of
+from nerv_fl.records import FINAL_CLOSED, STOPPED
 
 MAX_FAILURES: Final = 5
 """Starts in a row that add no round."""
@@ -39,6 +40,8 @@ STREAM_S: Final = 10.0
 
 Say: TypeAlias = Callable[[str], None]
 """Called with a line for the operator."""
+
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True)
@@ -73,25 +76,50 @@ class RunFiles:
 
     @property
     def num_rounds(self) -> int:
-        """Rounds of the whole run."""
-        settings = tomllib.loads((self.run / "config.toml").read_text(encoding="utf-8"))
-        return int(settings["federation"]["num_rounds"])
+        """Rounds of the whole run.
+
+        Raises:
+            CheckpointError: As of every property that reads a file: if it is missing or damaged, naming it.
+        """
+        return self._read("config.toml", lambda text: int(tomllib.loads(text)["federation"]["num_rounds"]))
 
     @property
     def last_round(self) -> int:
         """The last round that is recorded, 0 if there is none."""
-        try:
-            lines = (self.run / "rounds.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        except FileNotFoundError:
-            return 0
-        whole = [line for line in lines if line.endswith("\n")]
-        return int(json.loads(whole[-1])["round"]) if whole else 0
+        return self._read("rounds.jsonl", _last_round) if (self.run / "rounds.jsonl").exists() else 0
 
     @property
     def is_finished(self) -> bool:
-        """Whether all rounds are done and the final pool was opened."""
-        manifest = json.loads((self.run / "manifest.json").read_text(encoding="utf-8"))
-        return self.last_round >= self.num_rounds and "final" in manifest
+        """Whether all rounds are done and the final pool was opened, or stays closed."""
+        manifest = self._manifest
+        is_concluded = any(manifest.get(key) is not None for key in ("final", FINAL_CLOSED))
+        return self.last_round >= self.num_rounds and is_concluded
+
+    @property
+    def stopped(self) -> str | None:
+        """Why a run that has done all its rounds cannot be concluded, None in any other run."""
+        reason = self._manifest.get(STOPPED)
+        return str(reason) if reason and self.last_round >= self.num_rounds else None
+
+    @property
+    def _manifest(self) -> Mapping[str, Any]:
+        return self._read("manifest.json", lambda text: dict(json.loads(text)))
+
+    def _read(self, name: str, parse: Callable[[str], Parsed]) -> Parsed:
+        path = self.run / name
+        try:
+            return parse(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({type(error).__name__}: {error}), expected what the run wrote: "
+                f"`nerv-fl recover {self.run}` restores it, then start run.sh again"
+            ) from error
+
+
+def _last_round(text: str) -> int:
+    """Return the round of the last whole line: a resumed run cuts off what follows it."""
+    whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return int(json.loads(whole[-1])["round"]) if whole else 0
 
 
 @dataclass
@@ -127,6 +155,9 @@ class Supervisor:
             if self.files.stop.exists():
                 self.say(f"stopped after round {self.files.last_round}; run.sh goes on from it")
                 return 0
+            if (reason := self.files.stopped) is not None:
+                self.say(f"the run has done its {self.files.num_rounds} rounds and is not started again: {reason}")
+                return 1
             failures = 1 if self.files.last_round > before else failures + 1
             if failures > MAX_FAILURES:
                 self.say(
@@ -151,19 +182,30 @@ class Supervisor:
 
     def _attempt(self) -> None:
         """Start the run and wait until its server has ended; wait alone where one is at work already."""
-        if holder_of(self.files.lock) is None and not self.files.stop.exists():
+        self._stream = None
+        holder = holder_of(self.files.lock)
+        if holder is not None:
+            self.say(
+                f"process {holder} holds {self.files.lock}, a server at work or another command on the run folder: "
+                "waits until it ends"
+            )
+        elif not self.files.stop.exists():
             if subprocess.run(self.prepare, check=False).returncode != 0:  # noqa: S603 - fixed by main
                 self.say(f"{self.prepare[0]} failed: is superlink.sh running?")
                 return
             self._stream = subprocess.Popen(self.start)  # noqa: S603 - fixed by main
         try:
-            self._watch()
+            self._watch(holder)
         finally:
             self.close()
 
-    def _watch(self) -> None:
-        """Wait until the server has ended, or the run ended without one."""
-        begun, server, is_stream_lost, is_late = self.clock(), None, False, False
+    def _watch(self, other: str | None) -> None:
+        """Wait until the server has ended, or the run ended without one.
+
+        Args:
+            other: The process that was at work before, of which there is no log stream.
+        """
+        begun, server, is_stream_lost, is_late = self.clock(), other, other is not None, False
         while True:
             holder = holder_of(self.files.lock)
             waited = self.clock() - begun
@@ -179,7 +221,9 @@ class Supervisor:
                 self.say(f"no server has started for {START_S:g} s: is superexec.sh running?")
                 is_late = True
             self.sleep(POLL_S)
-        if server is not None:
+        if other is not None:
+            self.say(f"process {other} has ended")
+        elif server is not None:
             self._end_stream(server)
 
     @property
@@ -204,14 +248,9 @@ def hold_supervision(files: RunFiles) -> None:
     """Become the only supervisor of a run, until this process ends.
 
     Raises:
-        CheckpointError: If another `run.sh`, or a server without one, is at work; it names the process.
+        CheckpointError: If another `run.sh` is at work; it names the process.
     """
     hold(files.supervisor_lock, written=files.run)
-    if (server := holder_of(files.lock)) is not None:
-        raise CheckpointError(
-            f"{files.run} is being written by process {server}, which holds {files.lock}, expected no server at work: "
-            "its run.sh is gone; stop.sh ends it after its round, and run.sh goes on then"
-        )
 
 
 def print_line(line: str) -> None:
@@ -226,10 +265,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = RunFiles(Path(folder))
     try:
         hold_supervision(files)
+        if holder_of(files.lock) is None:  # what a server at work was asked is not taken back
+            files.stop.unlink(missing_ok=True)
     except (CheckpointError, OSError) as error:
         print_line(str(error))
         return 1
-    files.stop.unlink(missing_ok=True)
     start = ["flwr", "run", "app", "deployment", "--stream", "--run-config", f'folder="{files.run}"']
     supervisor = Supervisor(files, start=start, prepare=["./register.sh"], say=print_line)
 
@@ -240,7 +280,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     signal.signal(signal.SIGINT, leave)
     signal.signal(signal.SIGTERM, leave)
-    return supervisor.run()
+    try:
+        return supervisor.run()
+    except (CheckpointError, OSError) as error:
+        supervisor.close()
+        print_line(str(error))
+        return 1
 
 
 if __name__ == "__main__":

@@ -77,6 +77,9 @@ for key in supernodes/*.pub; do
   note="${key%.pub}.json"
   if [ -s "$note" ]; then continue; fi
   flwr supernode register "$key" deployment --format json > "$note.new" || true
+  if grep -q "already in use" "$note.new"; then  # its note was lost, or this script was killed before it was written
+    python -m nerv_fl.deploy.registered state.db "$key" > "$note.new"
+  fi
   if ! grep -q node-id "$note.new"; then cat "$note.new" >&2; exit 1; fi
   mv "$note.new" "$note"
   echo "registered $key"
@@ -92,12 +95,46 @@ touch run/stop
 echo "a server at work ends after its round; run.sh goes on from there"
 """
 
+_IS_PROGRAM: Final = """\
+# Whether a process of this folder has a text in its command line: its number alone may be another program's by now.
+is_program() {
+  if [ -d /proc/self ] && [ "$(readlink "/proc/${1:-0}/cwd" 2>/dev/null)" != "$(pwd -P)" ]; then return 1; fi
+  case "$(ps -o args= -p "${1:-0}" 2>/dev/null || tr '\\0' ' ' 2>/dev/null < "/proc/${1:-0}/cmdline" || true)" in
+    *"$2"*) return 0 ;;
+  esac
+  return 1
+}
+# End a SuperNode whose supernode.sh was killed: it holds the port, and the SuperLink takes it for online.
+end_leftover() {
+  left="$(cat supernode.child 2>/dev/null || true)"
+  if is_program "$left" nerv_fl.deploy.supernode; then
+    kill "$left" 2>/dev/null || true
+    tries=0
+    while is_program "$left" nerv_fl.deploy.supernode; do
+      tries=$((tries + 1))
+      if [ "$tries" -gt 150 ]; then kill -9 "$left" 2>/dev/null || true; fi
+      if [ "$tries" -gt 300 ]; then echo "SuperNode, process $left, does not end" >&2; exit 1; fi
+      sleep 0.2
+    done
+    echo "SuperNode, process $left, was left without its supernode.sh and has ended" >&2
+  fi
+  rm -f supernode.child
+}
+"""
+
 _SUPERNODE: Final = """\
+other="$(cat supernode.pid 2>/dev/null || true)"
+if [ "$other" != $$ ] && is_program "$other" supernode.sh; then
+  echo "supernode.pid is $other, a supernode.sh at work, expected one at a time in $here: stop.sh ends it" >&2
+  exit 1
+fi
+echo $$ > supernode.pid
+end_leftover
 rm -rf flower/apps
 mkdir -p flower
-echo $$ > supernode.pid
+rm -f flower/waits-for  # whoever starts this by hand is told again what it waits for
 child=
-trap 'kill "$child" 2>/dev/null || true; wait "$child" || true; rm -f supernode.pid; exit 0' INT TERM
+trap 'kill "$child" 2>/dev/null || true; wait "$child" || true; rm -f supernode.child supernode.pid; exit 0' INT TERM
 pause=5
 while :; do
   begun="$(date +%s)"
@@ -105,8 +142,10 @@ while :; do
     --auth-supernode-private-key supernode.key --port "$RUNTIME_PORT" \\
     --node-config "node=$NODE data=\\"$here/data.h5\\" folder=\\"$here\\"" &
   child=$!
+  echo "$child" > supernode.child
   status=0
   wait "$child" || status=$?
+  rm -f supernode.child
   if [ "$(($(date +%s) - begun))" -ge 60 ]; then pause=5; fi
   echo "node $NODE: SuperNode ended with status $status, starts again in $pause s (stop.sh ends it for good)" >&2
   sleep "$pause" &
@@ -119,10 +158,11 @@ done
 
 _STOP_SUPERNODE: Final = """\
 pid="$(cat supernode.pid 2>/dev/null || true)"
-case "$(ps -o args= -p "${pid:-0}" 2>/dev/null || tr '\\0' ' ' 2>/dev/null < "/proc/${pid:-0}/cmdline" || true)" in
-  *supernode.sh*) ;;
-  *) echo "no supernode.sh is at work in $here"; exit 0 ;;
-esac
+if ! is_program "$pid" supernode.sh; then
+  end_leftover
+  echo "no supernode.sh is at work in $here"
+  exit 0
+fi
 kill "$pid"
 tries=0
 while [ -e supernode.pid ]; do  # supernode.sh removes it at its end
@@ -157,8 +197,10 @@ SERVER_SCRIPTS: Final = {
     "stop.sh": _server_script("End the run after the round under way.", _STOP),
 }
 NODE_SCRIPTS: Final = {
-    "supernode.sh": _script("Start this node's SuperNode, and start it again whenever it ends.", _SUPERNODE),
-    "stop.sh": _script("End this node's supernode.sh for good.", _STOP_SUPERNODE),
+    "supernode.sh": _script(
+        "Start this node's SuperNode, and start it again whenever it ends.", _IS_PROGRAM + _SUPERNODE
+    ),
+    "stop.sh": _script("End this node's supernode.sh for good.", _IS_PROGRAM + _STOP_SUPERNODE),
 }
 """By name."""
 

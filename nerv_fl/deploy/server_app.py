@@ -19,7 +19,8 @@ def load_folder(context: Context) -> RunFolder:
     """Open the run folder that the run config names; nothing in it is made anew but an enclave's keys, once.
 
     Raises:
-        CheckpointError: If it lacks what a deployment's run folder holds, or another server is at work in it.
+        CheckpointError: If it lacks what a deployment's run folder holds, its settings were changed, or another
+            server is at work in it.
         ConfigError: If its privacy mechanism is one that only a simulation may have.
     """
     start_logs_from_environment()
@@ -30,6 +31,7 @@ def load_folder(context: Context) -> RunFolder:
     for path in (*needed, *map(folder.data, POOLS), folder.enclave, identity):
         if not path.exists():
             raise CheckpointError(f"{path} does not exist, expected the run folder that `nerv-fl deploy init` made")
+    folder.require_config()
     folder.config.privacy.require_protocol()
     hold(folder.lock, written=folder.root)
     if identity == vouched_for:

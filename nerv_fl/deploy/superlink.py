@@ -31,7 +31,14 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nerv_fl.deploy.connections import MAX_CONNECTIONS, Connections, LimitedListener, Peer, connection_limits
+from nerv_fl.deploy.connections import (
+    MAX_CONNECTIONS,
+    ConnectionLimits,
+    Connections,
+    LimitedListener,
+    Peer,
+    connection_limits,
+)
 from nerv_fl.deploy.fleet_guard import FleetGuard, OutOfService
 from nerv_fl.deploy.fleet_paths import FOR_NODES
 from nerv_fl.deploy.refusals import RefusalLog
@@ -163,7 +170,7 @@ def serve(app: ASGIApp, *, connections: Connections, **options: Any) -> None:
 
 
 def _listening(config: uvicorn.Config) -> socket.socket:
-    """Return the bound socket, which listens before it is said: connections wait until the server has started."""
+    """Return the bound socket, and log its address once it listens; connections wait until the server has started."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
         listening = socket.create_server((config.host, config.port), family=family, backlog=config.backlog)
@@ -184,12 +191,29 @@ def largest_body_bytes(model: Path) -> int:
     return 2 * model.stat().st_size + BODY_MARGIN_BYTES
 
 
+def chosen_limits(max_connections: int) -> ConnectionLimits:
+    """Return the limits that an option asks for, and say so where the process needs or has others.
+
+    Raises:
+        SystemExit: If the option is below 1.
+    """
+    if max_connections < 1:
+        sys.exit(f"--max-connections is {max_connections}, expected 1 or more")
+    limits = connection_limits(max_connections)
+    if limits.total != max_connections:
+        is_raised = limits.total > max_connections
+        why = "fewer would keep out this machine itself" if is_raised else "ulimit -n allows no more open files"
+        sys.stderr.write(f"--max-connections is {max_connections}, taken for {limits.total}: {why}\n")
+    return limits
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run Flower's SuperLink with the restrictions."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--max-connections", type=int, default=MAX_CONNECTIONS)
     own, rest = parser.parse_known_args(arguments)
+    limits = chosen_limits(own.max_connections)
     try:
         max_body_bytes = largest_body_bytes(own.model)
     except OSError as error:
@@ -200,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ["FORWARDED_ALLOW_IPS"] = ""  # Uvicorn would believe a header that says where a request comes from
     sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
     refusals = RefusalLog()
-    connections = Connections(connection_limits(own.max_connections), refusals=refusals)
+    connections = Connections(limits, refusals=refusals)
     extend = extensions.configure_app
 
     def configure(app: FastAPI) -> None:

@@ -17,6 +17,11 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from nerv_fl.deploy.fleet_paths import ACTIVATE, KIND_HEADER
 
 INTERNAL_ERROR: Final = 500
+RETRIED: Final = frozenset({502, 503, 504})
+"""Statuses after which Flower 1.41 sends a request again."""
+
+WAITS: Final = "the SuperNode waits and tries again"
+REFUSED: Final = "the SuperLink refused a request of this SuperNode"
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +42,20 @@ class WaitNotice:
         with suppress(OSError):
             self._kinds[ACTIVATE] = path.read_text(encoding="utf-8")  # what is asked first after a restart
 
-    def failed(self, request: str, kind: str, text: str) -> None:
+    def failed(self, request: str, kind: str, text: str, *, what: str = WAITS) -> None:
         """Note that a request failed.
 
         Args:
             request: Its path.
             kind: A word; the same kind is logged once.
             text: The reason in words.
+            what: What follows from it.
         """
         with self._lock:
             is_new = kind not in self._kinds.values()
             self._kinds[request] = kind
             if is_new:
-                log.warning("the SuperNode waits and tries again: %s", text)
+                log.warning("%s: %s", what, text)
                 self._write(kind)
 
     def succeeded(self, request: str) -> None:
@@ -78,7 +84,8 @@ def noticing(intercept: Intercept, notice: WaitNotice) -> Intercept:
             raise
         reason = reason_of(url.path, response)
         if reason is not None:
-            notice.failed(url.path, *reason)
+            is_final = KIND_HEADER in response.headers and response.status_code not in RETRIED
+            notice.failed(url.path, *reason, what=REFUSED if is_final else WAITS)
         elif response.is_success:
             notice.succeeded(url.path)
         return response
@@ -87,7 +94,7 @@ def noticing(intercept: Intercept, notice: WaitNotice) -> Intercept:
 
 
 def reason_of(path: str, response: httpx.Response) -> tuple[str, str] | None:
-    """Return the kind and text of the reason for which a response makes a SuperNode wait, or None."""
+    """Return the kind and text of the reason for which a response makes a SuperNode wait or give up, or None."""
     kind = response.headers.get(KIND_HEADER)
     if kind is not None:
         return kind, " ".join(response.text.split())

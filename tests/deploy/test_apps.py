@@ -129,6 +129,16 @@ def test_the_server_makes_nothing_anew(deployment: Deployment, missing: str) -> 
     assert not gone.exists()
 
 
+def test_the_server_refuses_settings_that_were_changed(deployment: Deployment) -> None:
+    path = RunFolder(deployment.server.run).config_path
+    text = path.read_text()
+    assert "seed = 7" in text
+    path.write_text(text.replace("seed = 7", "seed = 8"))
+
+    with pytest.raises(CheckpointError, match=r"run/config\.toml was changed, .*`nerv-fl recover .*` restores it"):
+        load_folder(server_context(str(deployment.server.run)))
+
+
 @pytest.mark.parametrize("changes", [{"privacy.sigma": 0.7}, {"privacy.mechanism": "none"}])
 def test_neither_server_nor_node_leaves_the_protocols_mechanism(
     deployment: Deployment, changes: dict[str, float | str]

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from nerv_fl.cli.main import app
 from nerv_fl.deploy import certificates
+from nerv_fl.deploy.check import check_folder
+from nerv_fl.deploy.checks.machines import CheckOptions
 from nerv_fl.deploy.layout import Deployment
 from nerv_fl.deploy.renew import renew_server_certificate
 from nerv_fl.errors import ConfigError
@@ -137,7 +139,13 @@ BROKEN: list[tuple[Break, list[str]]] = [
         lambda d: edit(d.server.env, "19099", "99999"),
         [r"machine\.env: PORT is '99999', expected a port from 1 to 65535; correct it"],
     ),
-    (lose_node, [r"node-2 does not exist, expected the folder of node 2"]),
+    (
+        lose_node,
+        [
+            r"^warning: .*node-2 is not here, so it was not checked, expected the folder of node 2, here or on its "
+            r"machine alone; check it on its machine: `nerv-fl deploy check node-2`$"
+        ],
+    ),
     (
         lambda d: (d.server.run / "roster.json").write_text("{}"),
         [
@@ -226,6 +234,24 @@ def test_a_machine_is_checked_by_itself(deployment: Deployment) -> None:
 
     assert problems_of(deployment.node(0).root) == []
     assert len(problems_of(deployment.node(1).root)) == 1
+
+
+def test_a_server_that_lost_its_certificates_is_checked_as_one(deployment: Deployment) -> None:
+    shutil.rmtree(deployment.server.certificate.parent)
+    results = check_folder(deployment.server.root, CheckOptions(server=False, environment={}))
+
+    assert {machine for machine, _ in results.checks} == {"server"}
+    assert any("tls/server.key does not exist" in line for line in results.lines)
+
+
+def test_nodes_folders_that_are_on_their_machines_alone_are_no_error(deployment: Deployment) -> None:
+    """The guide says to copy each there, and to delete it here."""
+    for number in range(3):
+        shutil.rmtree(deployment.node(number).root)
+    checked = CliRunner().invoke(app, ["deploy", "check", str(deployment.root)])
+
+    assert checked.exit_code == 0, checked.stdout
+    assert "remove" not in checked.stdout
 
 
 def test_another_folder_is_refused(tmp_path: Path) -> None:

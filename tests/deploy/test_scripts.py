@@ -1,14 +1,21 @@
 """The start scripts as a shell runs them, with programs of a line in place of Python and Flower."""
 
+import json
 import os
+import signal
+import sqlite3
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
+from nerv_fl.deploy.certificates import make_supernode_key
 from nerv_fl.deploy.scripts import NODE_SCRIPTS, SERVER_SCRIPTS
-from tests.simulations.processes import wait_for
+from tests.simulations.processes import ROOT, wait_for
 
 
 def write_program(path: Path, text: str) -> None:
@@ -109,3 +116,138 @@ def test_stop_sh_ends_nothing_else(machine: Path, pid: str) -> None:
     said = said_by(machine, "stop.sh", "exit 0")
 
     assert said == f"no supernode.sh is at work in {machine}\n"
+
+
+@contextmanager
+def started(machine: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a supernode.sh; it and what it started are gone when the context ends."""
+    with subprocess.Popen(
+        [machine / "supernode.sh"], env=environment(machine), stderr=subprocess.PIPE, start_new_session=True
+    ) as script:
+        try:
+            yield script
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(script.pid, signal.SIGKILL)
+
+
+def test_a_second_supernode_sh_in_one_folder_is_refused(machine: Path) -> None:
+    write_program(machine / "bin" / "python", "#!/bin/sh\necho started >> starts\nexec sleep 60\n")
+    with started(machine) as first:
+        wait_for((machine / "starts").exists, seconds=20)
+        second = subprocess.run(
+            [machine / "supernode.sh"],
+            env=environment(machine),
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        noted = (machine / "supernode.pid").read_text()
+        said_by(machine, "stop.sh", "exit 0")
+
+    assert (second.returncode, noted) == (1, f"{first.pid}\n")
+    assert second.stderr == (
+        f"supernode.pid is {first.pid}, a supernode.sh at work, expected one at a time in {machine}: stop.sh ends it\n"
+    )
+    assert (machine / "starts").read_text() == "started\n"
+
+
+@contextmanager
+def left_alone(machine: Path) -> Iterator[int]:
+    """Start a SuperNode, kill its supernode.sh and give the number of what is left."""
+    write_program(machine / "bin" / "python", "#!/bin/sh\nwhile :; do sleep 0.1; done\n")
+    quiet, own = subprocess.DEVNULL, environment(machine)
+    with subprocess.Popen([machine / "supernode.sh"], env=own, stderr=quiet, start_new_session=True) as script:
+        try:
+            wait_for((machine / "supernode.child").exists, seconds=20)
+            left = int(wait_for((machine / "supernode.child").read_text, seconds=20))
+            wait_for(lambda: is_running(left), seconds=20)
+            script.kill()
+            script.wait()
+            yield left
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(script.pid, signal.SIGKILL)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "nerv_fl.deploy.supernode" in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
+
+
+def test_stop_sh_ends_a_supernode_whose_script_was_killed(machine: Path) -> None:
+    with left_alone(machine) as left:
+        said = said_by(machine, "stop.sh", "exit 0")
+        assert not is_running(left)
+
+    assert said == f"no supernode.sh is at work in {machine}\n"
+    assert not (machine / "supernode.child").exists()
+
+
+def test_supernode_sh_ends_a_supernode_whose_script_was_killed(machine: Path) -> None:
+    with left_alone(machine) as left, started(machine) as script:
+        assert script.stderr is not None
+        said = script.stderr.readline().decode()
+        assert not is_running(left)
+        wait_for((machine / "supernode.child").exists, seconds=20)
+        said_by(machine, "stop.sh", "exit 0")
+
+    assert said == f"SuperNode, process {left}, was left without its supernode.sh and has ended\n"
+
+
+def test_a_process_of_another_folder_is_left_alone(machine: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """After a restart of the machine, a noted number may be that of another node's script."""
+    elsewhere = tmp_path_factory.mktemp("other")
+    write_program(elsewhere / "supernode.sh", "#!/bin/sh\nwhile :; do sleep 0.1; done\n")
+    with subprocess.Popen([elsewhere / "supernode.sh"], cwd=elsewhere) as other:
+        (machine / "supernode.pid").write_text(f"{other.pid}\n")
+        said = said_by(machine, "stop.sh", "exit 0")
+        ended = other.poll()
+        other.kill()
+
+    assert said == f"no supernode.sh is at work in {machine}\n"
+    assert ended is None
+
+
+def test_a_supernode_that_is_started_by_hand_says_again_what_it_waits_for(machine: Path) -> None:
+    write_program(machine / "bin" / "python", "#!/bin/sh\nexec sleep 60\n")
+    noted = machine / "flower" / "waits-for"
+    noted.parent.mkdir()
+    noted.write_text("unregistered")
+    with started(machine):
+        wait_for((machine / "supernode.child").exists, seconds=20)
+        said_by(machine, "stop.sh", "exit 0")
+
+    assert not noted.exists()
+
+
+def test_a_key_that_is_registered_and_has_no_note_gets_one(machine: Path) -> None:
+    (machine / "supernodes").mkdir()
+    make_supernode_key(machine / "a.key", machine / "supernodes" / "node-4.pub")
+    public = load_ssh_public_key((machine / "supernodes" / "node-4.pub").read_bytes())
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    with closing(sqlite3.connect(machine / "state.db")) as database, database:
+        database.execute("CREATE TABLE node (node_id INTEGER, status VARCHAR, public_key BLOB)")
+        database.executemany(
+            "INSERT INTO node VALUES (?, ?, ?)", [(7, "unregistered", pem), (8, "online", b""), (-2, "registered", pem)]
+        )
+    taken = '{"success": false, "error-message": "Public key already in use."}'
+    write_program(machine / "bin" / "flwr", f"#!/bin/sh\necho '{taken}'\nexit 1\n")
+    said = said_by(machine, "register.sh", f'exec "{sys.executable}" "$@"', PYTHONPATH=str(ROOT))
+
+    assert said == "registered supernodes/node-4.pub\n"
+    assert json.loads((machine / "supernodes" / "node-4.json").read_text())["node-id"] == 2**64 - 2
+
+
+def test_a_key_that_cannot_be_registered_is_a_status(machine: Path) -> None:
+    (machine / "supernodes").mkdir()
+    make_supernode_key(machine / "a.key", machine / "supernodes" / "node-4.pub")
+    write_program(machine / "bin" / "flwr", "#!/bin/sh\necho '{\"success\": false}'\n")
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        said_by(machine, "register.sh", "exit 0")
+
+    assert caught.value.stderr == '{"success": false}\n'
+    assert not (machine / "supernodes" / "node-4.json").exists()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from starlette.types import Message, Scope
 
 from nerv_fl.deploy.refusals import RefusalLog
-from nerv_fl.deploy.superlink import NodesAlone, is_local
+from nerv_fl.deploy.superlink import NodesAlone, chosen_limits, is_local, main
 from tests.deploy.machines import Machines, deploy
 from tests.simulations.processes import wait_for
 
@@ -132,3 +133,28 @@ def test_a_machine_afar_can_take_part_and_administer_nothing(tmp_path: Path, mac
     assert afar.stdout.split() == ["403", "401", "403"]
     assert "403" not in here.stdout
     assert f"{AFAR} asked for '/v1/control/list-runs'" in machines.log("superlink").read_text()
+
+
+@pytest.mark.parametrize("number", [0, -5])
+def test_a_number_of_connections_below_one_is_refused(number: int) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--max-connections", str(number)])
+
+    assert caught.value.code == f"--max-connections is {number}, expected 1 or more"
+
+
+@pytest.mark.parametrize(
+    ("asked", "total", "why"),
+    [
+        (10, 128, "fewer would keep out this machine itself"),
+        (4000, 1024 - 128, "ulimit -n allows no more open files"),
+        (500, 500, ""),
+    ],
+)
+def test_another_number_of_connections_than_was_asked_for_is_said(
+    asked: int, total: int, why: str, *, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (1024, 1024))
+
+    assert chosen_limits(asked).total == total
+    assert capsys.readouterr().err == (f"--max-connections is {asked}, taken for {total}: {why}\n" if why else "")

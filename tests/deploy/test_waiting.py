@@ -83,6 +83,15 @@ def test_other_answers_are_reasons_too(
     assert caplog.messages[0].startswith(WAITS + text)
 
 
+@pytest.mark.parametrize("status", [400, 401, 408, 413])
+def test_a_refusal_that_flower_does_not_retry_is_not_said_to_be_waited_for(
+    status: int, notice: WaitNotice, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask(notice, PULL, refused("body", "the body is too large", status))
+
+    assert caplog.messages == ["the SuperLink refused a request of this SuperNode: the body is too large"]
+
+
 def test_a_run_that_is_over_is_no_reason_to_wait(notice: WaitNotice, caplog: pytest.LogCaptureFixture) -> None:
     ask(notice, PULL, httpx.Response(403))
 

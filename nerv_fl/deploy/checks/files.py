@@ -3,7 +3,8 @@
 import os
 import pwd
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -93,9 +94,10 @@ def folders_above_are_the_owners(machine: NodeView | ServerView) -> Iterator[Fin
 
 def _private(*paths: Path) -> Iterator[Finding]:
     for path in paths:
-        if not path.exists():
+        about = _stats([path]).get(path)
+        if about is None:
             yield Finding(what=str(path), value="does not exist", expected=MADE_BY_INIT, remedy=RESTORE)
-        elif (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
+        elif (mode := stat.S_IMODE(about.st_mode)) & 0o077:
             yield Finding(
                 what=str(path),
                 value=f"has mode {mode:04o}",
@@ -107,8 +109,7 @@ def _private(*paths: Path) -> Iterator[Finding]:
 def _writable(root: Path) -> Iterator[Finding]:
     """Find what another user may write, or owns; one finding for all that have one remedy."""
     owner = root.stat().st_uid
-    paths = [root, *sorted(path for path in root.rglob("*") if path.exists())]
-    about = {path: path.stat() for path in paths}
+    about = _stats([root, *sorted(_below(root))])
     writable = [path for path, found in about.items() if found.st_mode & OTHERS_WRITE]
     foreign = [path for path, found in about.items() if found.st_uid not in {owner, ROOT}]
     if writable:
@@ -133,6 +134,20 @@ def _writable(root: Path) -> Iterator[Finding]:
             remedy="run the check, and the scripts, as the folder's owner",
             severity=Severity.WARNING,
         )
+
+
+def _below(root: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root):  # which passes over a folder that is removed meanwhile
+        yield from (Path(folder, name) for name in (*folders, *files))
+
+
+def _stats(paths: Iterable[Path]) -> dict[Path, os.stat_result]:
+    """Return what is known of each path; a machine at work removes files at any time."""
+    about = {}
+    for path in paths:
+        with suppress(FileNotFoundError):
+            about[path] = path.stat()
+    return about
 
 
 def _listed(paths: list[Path]) -> str:

@@ -171,6 +171,13 @@ def _port_taken(what: str, host: str, *, port: int) -> Iterator[Finding]:
         with socket.socket(family, kind, protocol) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
+    except UnicodeError as error:  # such as "fl..example.org": no label of a name may be empty, or too long
+        yield Finding(
+            what=what,
+            value=f"is {port} on {host!r}, which is no host name ({error})",
+            expected="a name or an address of this machine",
+            remedy="correct the address",
+        )
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
         remedy = _TAKEN if taken else "set it to one that this machine and this user can listen on"

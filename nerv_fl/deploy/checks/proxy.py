@@ -6,6 +6,7 @@ one first. `http_proxy` is for http:// addresses and `grpc_proxy` for gRPC: Flow
 
 import ipaddress
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -15,15 +16,28 @@ from nerv_fl.deploy.findings import Finding, Severity
 VARIABLES: Final = ("https_proxy", "all_proxy")
 """In the order in which they are taken."""
 
+OWN_NAMES: Final = ("localhost", "127.0.0.1", "::1")
+"""What every start script adds to `no_proxy`, besides the host's name."""
+
 
 def no_proxy_covers_the_server(machine: NodeView | ServerView) -> Iterator[Finding]:
     """Find a proxy through which requests to the SuperLink would go."""
     if not machine.here:
         return
     endpoint = machine.endpoint
-    variable = covering_variable(machine.options.environment, host=endpoint.host, port=endpoint.port)
+    variable = covering_variable(_environment_of_scripts(machine), host=endpoint.host, port=endpoint.port)
     if variable is not None and not _is_loopback(endpoint.host):
         yield _finding(variable, machine.options.environment[variable], endpoint=endpoint)
+
+
+def _environment_of_scripts(machine: NodeView | ServerView) -> Mapping[str, str]:
+    """Return the environment that the start scripts make: they add the machine's own names to both spellings."""
+    given = machine.options.environment
+    own = [*OWN_NAMES, socket.gethostname()]
+    if isinstance(machine, ServerView):
+        own += [machine.env["HOST"], machine.env["BIND"]]
+    joined = ",".join(filter(None, (given.get("no_proxy"), given.get("NO_PROXY"), *own)))
+    return {**given, "no_proxy": joined, "NO_PROXY": joined}
 
 
 def covering_variable(environment: Mapping[str, str], *, host: str, port: int) -> str | None:
@@ -100,6 +114,7 @@ def _finding(variable: str, value: str, *, endpoint: Endpoint) -> Finding:
         what=f"environment variable {variable}",
         value=f"is {without_credentials(value)!r}, a proxy that requests to {endpoint.address} go through",
         expected=f"{endpoint.host} in no_proxy",
-        remedy=f"export no_proxy={endpoint.host} where the scripts are started, unless the proxy is the only way there",
+        remedy=f'export no_proxy="$no_proxy,{endpoint.host}" where the scripts are started, unless the proxy is the '
+        "only way there",
         severity=Severity.WARNING,
     )

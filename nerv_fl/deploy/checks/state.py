@@ -1,12 +1,10 @@
 """State: whether a machine can write what it must write, and whether what it wrote before is whole."""
 
-import fcntl
 import os
 import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +18,9 @@ from nerv_fl.deploy.checks.keys import registered_keys
 from nerv_fl.deploy.checks.machines import NodeView, ServerView
 from nerv_fl.deploy.findings import Finding, finding_of
 from nerv_fl.errors import NervError
-from nerv_fl.records import read_rounds
+from nerv_fl.locks import holder_of
+from nerv_fl.records import round_from_json
+from nerv_fl.records.text import read_text
 from nerv_fl.sealing import SigningKey
 from nerv_fl.server.checkpoint import has_state, load_state
 from nerv_fl.server.folder import RunFolder
@@ -158,7 +158,8 @@ def rounds_are_recorded(server: ServerView) -> Iterator[Finding]:
         last = load_state(run.checkpoint).round_number
     except NervError:  # found by the check above
         return
-    found = {record.round for record in read_rounds(run.rounds_path)} if run.rounds_path.exists() else set()
+    lines = enumerate(_whole_lines(run.rounds_path).splitlines(), 1)
+    found = {round_from_json(line, source=f"{run.rounds_path} line {number}").round for number, line in lines}
     if missing := sorted(set(range(1, last + 1)) - found):
         yield Finding(
             what=str(run.rounds_path),
@@ -216,6 +217,7 @@ def _not_writable(folder: Path) -> Iterator[Finding]:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+            probe.unlink(missing_ok=True)
     except OSError as error:
         yield Finding(
             what=str(folder),
@@ -223,8 +225,6 @@ def _not_writable(folder: Path) -> Iterator[Finding]:
             expected="a folder in which this user can make files",
             remedy="make room, mount the file system for writing, or give the folder to the user who runs the scripts",
         )
-    finally:
-        probe.unlink(missing_ok=True)
 
 
 def _no_room(folder: Path, *, needed: int) -> Iterator[Finding]:
@@ -243,20 +243,14 @@ def _no_room(folder: Path, *, needed: int) -> Iterator[Finding]:
 def _at_work(run: RunFolder) -> bool:
     """Return whether a server holds the run folder: between two of its writes the files do not agree."""
     try:
-        descriptor = os.open(run.lock, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        return holder_of(run.lock) is not None
+    except OSError:  # without permission, or locks, nobody can be known to hold it
         return False
-    with closing(os.fdopen(descriptor)):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
 
 
 def _whole_lines(path: Path) -> str:
     """Return a file's text without a last line that a crash cut short: a resumed run removes it."""
     if not path.exists():
         return ""
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     return text[: text.rfind("\n") + 1]

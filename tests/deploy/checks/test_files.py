@@ -1,5 +1,6 @@
 """Files that another user may write, owns, or may read though they are private."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -62,6 +63,23 @@ def test_a_folder_above_that_others_may_write_is_found(deployment: Deployment, m
 def test_a_folder_above_in_which_each_removes_his_own_is_sound(deployment: Deployment) -> None:
     deployment.root.chmod(0o1777)
     assert problems_of(deployment.node(1).root) == []
+
+
+@pytest.mark.parametrize("name", ["server/run/.tmp-checkpoint", "server/state.db-journal"])
+def test_a_file_that_vanishes_while_it_is_looked_at_is_passed_over(
+    deployment: Deployment, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleeting, stat_really, exists_really = deployment.root / name, Path.stat, Path.exists
+    fleeting.touch()
+
+    def stat_path(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path == fleeting:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return stat_really(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", stat_path)
+    monkeypatch.setattr(Path, "exists", lambda path: path == fleeting or exists_really(path))
+    assert problems_of(deployment.server.root) == []
 
 
 @needs_root

@@ -193,6 +193,19 @@ def test_a_clock_that_hardly_differs_is_not_named(deployment: Deployment, server
         assert found_on_node(deployment) == []
 
 
+@pytest.mark.parametrize("bind", ["fl..example.org", "a" * 64 + ".example.org"])
+def test_an_address_to_bind_that_is_no_name_is_named(deployment: Deployment, bind: str) -> None:
+    env = deployment.server.env
+    write_env(env, {**read_env(env, names=("HOST", "BIND", "PORT")), "BIND": bind})
+    (found,) = problems_of(deployment.server.root)
+
+    assert re.search(
+        rf"server/machine\.env: PORT is 19099 on '{bind}', which is no host name \(.*\), "
+        r"expected a name or an address of this machine; correct the address$",
+        found,
+    )
+
+
 def test_the_server_is_reached_from_its_own_machine(deployment: Deployment) -> None:
     with serving(deployment) as port:
         env = deployment.server.env

@@ -1,6 +1,7 @@
 """A proxy that would take requests to the SuperLink elsewhere is named, as httpx would choose it."""
 
 import itertools
+import socket
 from collections.abc import Mapping
 
 import httpx
@@ -10,7 +11,7 @@ from httpx._utils import URLPattern, get_environment_proxies
 from nerv_fl.deploy.check import check_folder
 from nerv_fl.deploy.checks.machines import CheckOptions
 from nerv_fl.deploy.checks.proxy import covering_variable, without_credentials
-from nerv_fl.deploy.layout import Deployment
+from nerv_fl.deploy.layout import SERVER_ENV, Deployment, read_env, write_env
 from tests.deploy.tls_server import point_nodes_at
 
 HOSTS = ("fl.example.org", "example.org", "10.1.2.3", "localhost", "notexample.org", "FL.Example.org")
@@ -80,7 +81,8 @@ def test_a_proxy_is_named_without_its_password(deployment: Deployment, variable:
     assert found[-1] == (
         f"warning: environment variable {variable} is 'http://proxy.example.org:3128', a proxy that requests to "
         "ip6-localhost.invalid:9092 go through, expected ip6-localhost.invalid in no_proxy; export "
-        "no_proxy=ip6-localhost.invalid where the scripts are started, unless the proxy is the only way there"
+        'no_proxy="$no_proxy,ip6-localhost.invalid" where the scripts are started, unless the proxy is '
+        "the only way there"
     )
     assert "secret" not in "".join(found)
 
@@ -90,6 +92,42 @@ def test_an_address_in_no_proxy_is_not_named(deployment: Deployment, environment
     point_nodes_at(deployment, "ip6-localhost.invalid:9092")
     proxies = {"https_proxy": "http://proxy:1"} if environment else {"http_proxy": "http://proxy:1"}
     assert not any("environment variable" in line for line in warnings_of(deployment, environment | proxies))
+
+
+PROXY = {"https_proxy": "http://proxy:1"}
+
+
+@pytest.mark.parametrize("environment", [PROXY, PROXY | {"no_proxy": ""}, PROXY | {"no_proxy": "example.org"}])
+@pytest.mark.parametrize("setting", ["HOST", "BIND"])
+def test_on_the_server_its_own_addresses_are_reached_without_a_proxy(
+    deployment: Deployment, setting: str, environment: dict[str, str]
+) -> None:
+    machine = deployment.server
+    write_env(machine.env, {**read_env(machine.env, names=SERVER_ENV), "HOST": "fl.invalid", setting: "fl.invalid"})
+    found = check_folder(machine.root, CheckOptions(server=False, environment=environment)).lines
+    assert not any("environment variable" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        (PROXY | {"no_proxy": "example.org", "NO_PROXY": "node.invalid"}, False),
+        (PROXY | {"no_proxy": "example.org", "NO_PROXY": "example.com"}, True),
+    ],
+)
+def test_both_spellings_of_no_proxy_count_as_in_the_scripts(
+    deployment: Deployment, environment: dict[str, str], named: bool
+) -> None:
+    point_nodes_at(deployment, "node.invalid:9092")
+    assert any("environment variable" in line for line in warnings_of(deployment, environment)) == named
+
+
+def test_the_machines_own_name_is_reached_without_a_proxy(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "node.invalid")
+    point_nodes_at(deployment, "node.invalid:9092")
+    assert not any("environment variable" in line for line in warnings_of(deployment, PROXY))
 
 
 @pytest.mark.parametrize(

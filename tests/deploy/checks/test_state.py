@@ -1,6 +1,7 @@
 """State that cannot be written, has no room, or was cut short or changed, is found on the machine that has it."""
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -163,6 +164,25 @@ def test_a_last_round_that_a_crash_cut_short_is_not_named(played: Deployment) ->
     assert problems_of(played.server.root) == []
 
 
+def test_a_line_of_rounds_that_a_crash_cut_short_is_not_named(played: Deployment) -> None:
+    path = RunFolder(played.server.run).rounds_path
+    path.write_text(path.read_text() + '{"round": 3, "time')
+    assert problems_of(played.server.root) == []
+
+
+def test_a_lock_that_cannot_be_asked_for_hides_nothing(played: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without locks, as some mounts of NFS."""
+
+    def refuse(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    run = RunFolder(played.server.run)
+    run.lock.touch()
+    (run.root / "ledger.jsonl").unlink()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    require_found(played.server.root, r"ledger\.jsonl ends after 0 entries with hash")
+
+
 def test_a_run_that_is_at_work_is_not_compared(played: Deployment) -> None:
     run = RunFolder(played.server.run)
     (run.root / "ledger.jsonl").unlink()
@@ -190,7 +210,14 @@ def refuse_to_open(folder: Path, number: int, monkeypatch: pytest.MonkeyPatch) -
             raise OSError(number, os.strerror(number), str(path))
         return open_really(path, flags, *mode)
 
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.parent == folder:  # a read-only file system refuses before it looks whether the file is there
+            raise OSError(number, os.strerror(number), str(path))
+        unlink_really(path, missing_ok=missing_ok)
+
+    unlink_really = Path.unlink
     monkeypatch.setattr(os, "open", refusing)
+    monkeypatch.setattr(Path, "unlink", unlink)
 
 
 @pytest.mark.parametrize(
