@@ -13,7 +13,16 @@ from typing import Self
 import nerv_fl
 from nerv_fl.errors import CheckpointError, SealError
 from nerv_fl.files import write_atomically
-from nerv_fl.sealing import Evidence, OpeningKey, Owner, SigningKey, VerifyKey, code_hash, issue_evidence
+from nerv_fl.sealing import (
+    Evidence,
+    OpeningKey,
+    Owner,
+    SigningKey,
+    VerifyKey,
+    check_evidence,
+    code_hash,
+    issue_evidence,
+)
 from nerv_fl.strategy.keeping import KEEPING, PrivateKeys
 
 EVIDENCE_FILE, VENDOR_ROOT_FILE, VENDOR_KEY_FILE = "evidence.json", "vendor-root.pub", "vendor.key"
@@ -69,17 +78,20 @@ class EnclaveIdentity:
             SealError: If a file is missing, malformed, or sealed for another run, code or machine.
             CheckpointError: If the code has changed since: its evidence would speak for other code.
         """
-        evidence = read_evidence(folder)
+        evidence, vendor_root = read_evidence(folder), read_vendor_root(folder / VENDOR_ROOT_FILE)
         keys = KEEPING[place].load(folder, Owner(code_hash=own_code_hash(), run=run or evidence.run))
         found, named = keys.opening.sealing_key.fingerprint, evidence.sealing_key.fingerprint
         if found != named:
             raise SealError(f"{folder / EVIDENCE_FILE} is for the key {named}, expected {found}, which lies beside it")
-        return cls(
-            opening_key=keys.opening,
-            signing_key=keys.signing,
-            evidence=evidence,
-            vendor_root=read_vendor_root(folder / VENDOR_ROOT_FILE),
-        )
+        found, named = keys.signing.verify_key.fingerprint, evidence.verify_key.fingerprint
+        if found != named:
+            path = folder / KEEPING[place].files[-1]
+            raise SealError(f"{path} holds the signing key {found}, expected {named}, which the evidence names")
+        try:
+            check_evidence(evidence.to_text(), vendor_root=vendor_root, run=None)
+        except SealError as error:
+            raise SealError(f"{folder / EVIDENCE_FILE} or {folder / VENDOR_ROOT_FILE} was changed: {error}") from error
+        return cls(opening_key=keys.opening, signing_key=keys.signing, evidence=evidence, vendor_root=vendor_root)
 
     @classmethod
     def load_or_create(cls, folder: Path, *, run: str, place: str = "here") -> Self:
@@ -99,7 +111,10 @@ def read_evidence(folder: Path) -> Evidence:
         FileNotFoundError: If there is none.
     """
     path = folder / EVIDENCE_FILE
-    evidence = Evidence.from_text(path.read_text(encoding="utf-8"))
+    try:
+        evidence = Evidence.from_text(path.read_text(encoding="utf-8"))
+    except (SealError, UnicodeError) as error:
+        raise SealError(f"{path} cannot be read ({error}), expected the evidence of the enclave's keys") from error
     if evidence.code_hash != own_code_hash():
         raise CheckpointError(
             f"{path} is for code {evidence.code_hash[:12]}, expected {own_code_hash()[:12]}: "
@@ -127,10 +142,12 @@ def read_vendor_root(path: Path) -> VerifyKey:
     """Read the public key of a mock vendor root.
 
     Raises:
-        SealError: If the file is not a public key.
-        FileNotFoundError: If there is none.
+        SealError: If the file is missing or is not a public key.
     """
-    return VerifyKey.from_text(path.read_text(encoding="utf-8"))
+    try:
+        return VerifyKey.from_text(path.read_text(encoding="utf-8"))
+    except (SealError, FileNotFoundError, UnicodeError) as error:
+        raise SealError(f"{path} cannot be read ({error}), expected the public key of the vendor root") from error
 
 
 def pinned_root(certificate: Path) -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from nerv_fl.records import RewardRow, RoundRecord
+from nerv_fl.server import enclave_process
 from nerv_fl.server.app import serve
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.strategy import enclave
@@ -48,9 +49,18 @@ def on_round(record: RoundRecord, _: Sequence[RewardRow]) -> None:
         stop_at("after")
 
 
-original = enclave.take_step  # type: ignore[attr-defined]
-if __name__ in {"__main__", "__mp_main__"}:  # the second is the enclave's own process, which imports this module first
+def live_watched(*arguments: Any) -> None:
+    """Live as the enclave's own process does, which imports this module for it, with the door inside."""
     enclave.take_step = take_step  # type: ignore[attr-defined]
+    original_live(*arguments)
+
+
+original = enclave.take_step  # type: ignore[attr-defined]
+original_live = enclave_process._live
 if __name__ == "__main__":
+    from tests.federation import watched_run
+
+    enclave.take_step = take_step  # type: ignore[attr-defined]
+    enclave_process._live = watched_run.live_watched  # type: ignore[assignment]
     grid = FakeGrid(answer, num_supernodes=1)  # type: ignore[arg-type]
     serve(grid, RunFolder(Path(sys.argv[1])), num_supernodes=1, on_round=on_round)

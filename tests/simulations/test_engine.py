@@ -15,13 +15,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def simulate(out: Path, **settings: object) -> str:
-    """Go on with a prepared run through Ray, and return what the command printed."""
+    """Run through Ray, going on with a run that is prepared, and return what the command printed."""
     overrides = [
         word
         for key, value in (SETTINGS | settings).items()
         for word in ("--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}")
     ]
-    command = [sys.executable, "-m", "simulations", "quickstart", "--out", str(out), "--resume", *overrides]
+    command = [sys.executable, "-m", "simulations", "quickstart", "--out", str(out), *overrides]
+    if out.exists():
+        command.append("--resume")
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
