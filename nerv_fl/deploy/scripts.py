@@ -99,7 +99,7 @@ _IS_PROGRAM: Final = """\
 # Whether a process of this folder has a text in its command line: its number alone may be another program's by now.
 is_program() {
   if [ -d /proc/self ] && [ "$(readlink "/proc/${1:-0}/cwd" 2>/dev/null)" != "$(pwd -P)" ]; then return 1; fi
-  case "$(ps -o args= -p "${1:-0}" 2>/dev/null || tr '\\0' ' ' 2>/dev/null < "/proc/${1:-0}/cmdline" || true)" in
+  case "$(ps -ww -o args= -p "${1:-0}" 2>/dev/null || tr '\\0' ' ' 2>/dev/null < "/proc/${1:-0}/cmdline" || true)" in
     *"$2"*) return 0 ;;
   esac
   return 1

@@ -39,7 +39,8 @@ def machine(tmp_path: Path) -> Path:
 def environment(machine: Path, **changes: str) -> Mapping[str, str]:
     names = {name.lower() for name in os.environ} & {"no_proxy"}
     kept = {name: value for name, value in os.environ.items() if name.lower() not in names}
-    return kept | {"PATH": f"{machine / 'bin'}:{os.environ['PATH']}"} | changes
+    # A narrow terminal, to whose width ps cuts command lines.
+    return kept | {"PATH": f"{machine / 'bin'}:{os.environ['PATH']}", "COLUMNS": "20"} | changes
 
 
 def said_by(machine: Path, script: str, program: str, **changes: str) -> str:
