@@ -78,7 +78,10 @@ class EnclaveIdentity:
             SealError: If a file is missing, malformed, or sealed for another run, code or machine.
             CheckpointError: If the code has changed since: its evidence would speak for other code.
         """
-        evidence, vendor_root = read_evidence(folder), read_vendor_root(folder / VENDOR_ROOT_FILE)
+        evidence, root_path = read_evidence(folder), folder / VENDOR_ROOT_FILE
+        if not root_path.exists():
+            raise SealError(f"{root_path} is missing, expected the public key of the vendor root")
+        vendor_root = read_vendor_root(root_path)
         keys = KEEPING[place].load(folder, Owner(code_hash=own_code_hash(), run=run or evidence.run))
         found, named = keys.opening.sealing_key.fingerprint, evidence.sealing_key.fingerprint
         if found != named:
@@ -90,7 +93,7 @@ class EnclaveIdentity:
         try:
             check_evidence(evidence.to_text(), vendor_root=vendor_root, run=None)
         except SealError as error:
-            raise SealError(f"{folder / EVIDENCE_FILE} or {folder / VENDOR_ROOT_FILE} was changed: {error}") from error
+            raise SealError(f"{folder / EVIDENCE_FILE} or {root_path} was changed: {error}") from error
         return cls(opening_key=keys.opening, signing_key=keys.signing, evidence=evidence, vendor_root=vendor_root)
 
     @classmethod
@@ -142,11 +145,12 @@ def read_vendor_root(path: Path) -> VerifyKey:
     """Read the public key of a mock vendor root.
 
     Raises:
-        SealError: If the file is missing or is not a public key.
+        SealError: If the file is not a public key.
+        FileNotFoundError: If there is none.
     """
     try:
         return VerifyKey.from_text(path.read_text(encoding="utf-8"))
-    except (SealError, FileNotFoundError, UnicodeError) as error:
+    except (SealError, UnicodeError) as error:
         raise SealError(f"{path} cannot be read ({error}), expected the public key of the vendor root") from error
 
 
