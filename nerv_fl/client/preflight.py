@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from nerv_fl.arrays import IntArray
 from nerv_fl.client.hints import drawers, gradient_hint, mixers
-from nerv_fl.client.task_state import attributes_of_modules, is_same, state_of
+from nerv_fl.client.task_state import attributes_of_modules, changed_names, is_same, state_of
 from nerv_fl.client.train import Trainer
 from nerv_fl.errors import NervError, TaskError
 from nerv_fl.models.encoder import get_flat, set_flat
@@ -146,12 +146,10 @@ class _Preflight:
             )
 
     def _require_constant(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
-        for name in {**first, **second}:
-            if name not in first or name not in second or not is_same(first[name], second[name]):
-                self._fail(
-                    f"{name} differs between two models of build(), expected the same in every process: make it a "
-                    "constant"
-                )
+        for name in changed_names(first, second):
+            self._fail(
+                f"{name} differs between two models of build(), expected the same in every process: make it a constant"
+            )
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
@@ -444,13 +442,12 @@ class _Preflight:
         self._require_unchanged(what, before, state_of(model, self._task, self._data))
 
     def _require_unchanged(self, what: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        for name in {**before, **after}:
-            if name not in before or name not in after or not is_same(before[name], after[name]):
-                self._fail(
-                    f"{what} changes {name}, expected a pass to leave everything as it was: it would carry one node's "
-                    "data into the next node and into evaluation; compute constants in build() or __init__()"
-                    f"{mixers(self._model) if 'buffer' in name else ''}"
-                )
+        for name in changed_names(before, after):
+            self._fail(
+                f"{what} changes {name}, expected a pass to leave everything as it was: it would carry one node's "
+                "data into the next node and into evaluation; compute constants in build() or __init__()"
+                f"{mixers(self._model) if 'buffer' in name else ''}"
+            )
 
     def _fail(self, message: str) -> NoReturn:
         raise TaskError(f"task {self._task.config.task!r}: {message}")

@@ -76,6 +76,12 @@ def _is_plain_object(value: Any) -> bool:
     return is_own and hasattr(value, "__dict__") and not callable(value)
 
 
+def changed_names(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return the names that only one of two sets of copies has, or whose bits differ."""
+    names = {**before, **after}
+    return [name for name in names if name not in before or name not in after or not is_same(before[name], after[name])]
+
+
 def is_same(before: Any, after: Any) -> bool:
     """Return whether two copies have the same bits."""
     if isinstance(before, str) or isinstance(after, str):

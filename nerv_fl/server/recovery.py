@@ -217,18 +217,23 @@ def _spending_of(folder: RunFolder) -> dict[Path, dict[str, Any]]:
     """
     tables = {}
     for path in sorted(folder.nodes.glob(f"*/{SPENDING_FILE}")):
-        try:
-            table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(table["steps"], dict) and (SUM_KEY not in table or has_sum(table)):
-                tables[path] = table
-        except (ValueError, KeyError, TypeError):
-            pass
-        if path not in tables:
+        table = _read_object(path)
+        if not isinstance(table.get("steps"), dict) or (SUM_KEY in table and not has_sum(table)):
             raise CheckpointError(
                 f"{path} is damaged, expected what its node has spent: restore it from a backup, or run the recipe "
                 "again in another folder"
             )
+        tables[path] = table
     return tables
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty if the file holds none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_whole_manifest(data: bytes) -> bool:
