@@ -89,7 +89,7 @@ class EnclaveIdentity:
         found, named = keys.signing.verify_key.fingerprint, evidence.verify_key.fingerprint
         if found != named:
             path = folder / KEEPING[place].files[-1]
-            raise SealError(f"{path} holds the signing key {found}, expected {named}, which the evidence names")
+            raise SealError(f"{path} holds the signing key {found}, expected {named}, which {EVIDENCE_FILE} names")
         try:
             check_evidence(evidence.to_text(), vendor_root=vendor_root, run=None)
         except SealError as error:

@@ -69,7 +69,8 @@ def test_another_signing_key_of_the_enclave_is_found(deployment: Deployment) -> 
     SigningKey.generate().save_private(deployment.server.run / "enclave" / "signing.key")
     require_found(
         deployment.server.root,
-        r"enclave/signing\.key has the public key [0-9a-f]{16}, expected [0-9a-f]{16}, which .*evidence\.json names",
+        r"enclave/signing\.key holds the signing key [0-9a-f]{16}, expected [0-9a-f]{16}, which evidence\.json names; "
+        r"restore it from a backup",
     )
 
 
