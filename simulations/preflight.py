@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -41,7 +42,9 @@ def check_user_task(config: RunConfig) -> None:
     kind, setup = find_task(config.task), setup_of(config.task)
     with tempfile.TemporaryDirectory(prefix="nerv-fl-preflight-") as folder:
         path = Path(folder) / "public"
-        _run(config, "make_data()", lambda: setup.make_data(config, path, pool=PUBLIC, chains=FEW_CHAINS))
+        for pool, copy in ((PUBLIC, path), (PUBLIC, path.with_name("again")), ("nodes", path.with_name("nodes"))):
+            _run(config, "make_data()", partial(setup.make_data, config, copy, pool=pool, chains=FEW_CHAINS))
+        _require_seeded(config, path)
         constants = _run(config, "find_constants()", lambda: kind.find_constants(config, path))
         _run(config, "find_constants(), as JSON,", lambda: json.dumps(dict(constants)))
         task = _run(config, "the constructor", lambda: kind(config, constants))
@@ -67,6 +70,21 @@ def check_prepared(folder: RunFolder, pools: Mapping[str, int]) -> None:
     for pool, chains in pools.items():
         with _opened(task, folder.data(pool)) as data:
             _require_size(task, data, chains=chains)
+
+
+def _require_seeded(config: RunConfig, path: Path) -> None:
+    """Check that a file depends on its seed and on nothing else, by those made of the same and of another seed."""
+    drawn = path.read_bytes()
+    if path.with_name("again").read_bytes() != drawn:
+        raise TaskError(
+            f"task {config.task!r}: make_data() writes two different files for the same arguments, expected the same "
+            "bytes: draw from a generator of the seed alone, and write no date"
+        )
+    if path.with_name("nodes").read_bytes() == drawn:
+        raise TaskError(
+            f"task {config.task!r}: make_data() writes the same file for two seeds, expected different samples: nodes "
+            "and held-out pools would share theirs"
+        )
 
 
 def _check_on(task: AnyTask, path: Path, *, chains: int, theta_P: torch.Tensor | None = None) -> None:

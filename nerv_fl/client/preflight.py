@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from nerv_fl.arrays import IntArray
-from nerv_fl.client.hints import drawers, gradient_hint, mixers
+from nerv_fl.client.hints import backward_hint, drawers, form_hint, gradient_hint, mixers
 from nerv_fl.client.task_state import attributes_of_modules, changed_names, is_same, state_of
 from nerv_fl.client.train import Trainer
 from nerv_fl.errors import NervError, TaskError
@@ -64,6 +64,12 @@ GRADIENT_FLOOR: Final = 1e-5
 CLIP_TOLERANCE: Final = 1e-4
 
 T = TypeVar("T")
+
+
+def _no_hint(_error: Exception) -> str:
+    return ""
+
+
 Losses = Callable[[Any, Any], Tensor]
 
 
@@ -280,12 +286,12 @@ class _Preflight:
         """Check the per-sample gradients of training and of evaluation against plain autograd of one sample alone."""
         engine = f"training.dp_engine {self._task.config.training.dp_engine!r}"
         expected = self._one_by_one(batch, _step_losses(self._task))
-        with self._watched(f"the backward pass of {engine}"):
+        with self._watched(f"the backward pass of {engine}", hint=self._backward_hint):
             found = self._trainer.form_gradients(self._theta_P, batch)
         self._require_formed(found, expected, batch=batch, engine=engine)
         self._compare(engine, {name: rows for name, rows in found.items() if rows is not None}, expected)
         self._model.eval()
-        with self._watched("value_losses()"):
+        with self._watched("value_losses()", hint=self._backward_hint):
             blocks = list(sample_gradients(self._model, batch, losses=self._task.value_losses, chunk=len(self._few)))
         values = self._one_by_one(batch, self._task.value_losses)
         self._compare("the enclave", self._named(torch.from_numpy(np.concatenate(blocks))), values)
@@ -319,7 +325,7 @@ class _Preflight:
         """Return each sample's gradient by plain autograd of that sample alone, (B, *shape) by parameter."""
         rows = []
         for row in range(batch.num_samples):
-            with self._watched("the backward pass of one sample"):
+            with self._watched("the backward pass of one sample", hint=self._backward_hint):
                 rows.append(flat_gradient(self._model, losses(self._model, batch.part(row, row + 1)).sum()))
         gradients = self._named(torch.stack(rows))
         for name, gradient in gradients.items():
@@ -347,7 +353,7 @@ class _Preflight:
             if _shape_of(gradient) != shape or gradient.dtype != torch.float32:
                 self._fail(
                     f"{engine} forms {gradient.dtype} {_shape_of(gradient)} as the per-sample gradient of {name!r}, "
-                    f"expected torch.float32 {shape}: dimension 0 of every layer's input must be the sample"
+                    f"expected torch.float32 {shape}{form_hint(gradient.dtype)}"
                 )
 
     def _without_gradient(self, name: str, *, engine: str, is_used: bool) -> str:
@@ -357,12 +363,18 @@ class _Preflight:
                 f"the losses do not depend on parameter {name!r} (of {type(owner).__name__}), expected every trained "
                 "parameter to be used: remove it, or freeze it in build() with requires_grad_(False)"
             )
-        if isinstance(owner, PerSampleLayer):
-            return f"{engine} forms no per-sample gradient of {name!r}: it is used outside of its layer's forward()"
+        if isinstance(owner, PerSampleLayer) or self._task.config.training.dp_engine == "opacus":
+            return (
+                f"{engine} forms no per-sample gradient of {name!r}: it is used outside of its layer's forward(), or "
+                "in a pass that torch.utils.checkpoint runs again"
+            )
         return (
             f"{engine} forms no per-sample gradient of {name!r}, a parameter of {type(owner).__name__}: use the layers "
             "of nerv_fl.models.layers or nerv_fl.models.recurrent, or set training.dp_engine = 'opacus'"
         )
+
+    def _backward_hint(self, error: Exception) -> str:
+        return backward_hint(self._model, error)
 
     def _owner(self, name: str) -> nn.Module:
         return self._model.get_submodule(name.rpartition(".")[0])
@@ -370,6 +382,11 @@ class _Preflight:
     def _compare(self, whose: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
         """Check gradients against those of plain autograd, by the length of each sample's difference."""
         scale_B = torch.stack([rows.flatten(1).norm(dim=1) for rows in expected.values()]).norm(dim=0)
+        if not scale_B.any() and any(rows.any() for rows in found.values()):
+            self._fail(
+                f"{whose} forms per-sample gradients where torch.autograd.grad() finds none of any parameter, expected "
+                "the same: pass use_reentrant=False to torch.utils.checkpoint"
+            )
         for name, rows in expected.items():
             error_B = (found[name].cpu() - rows.cpu()).flatten(1).norm(dim=1)
             if not bool((error_B <= GRADIENT_TOLERANCE * scale_B + GRADIENT_FLOOR).all()):  # true of NaN as well
@@ -422,7 +439,7 @@ class _Preflight:
             raise TaskError(f"task {self._task.config.task!r}: {what} raises {describe(error)}") from error
 
     @contextmanager
-    def _watched(self, what: str) -> Iterator[None]:
+    def _watched(self, what: str, *, hint: Callable[[Exception], str] = _no_hint) -> Iterator[None]:
         """Run a call into the task; it may raise nothing, draw from no global generator and change no state."""
         model = getattr(self, "_model", None)
         before = state_of(model, self._task, self._data)
@@ -432,7 +449,8 @@ class _Preflight:
         except NervError:
             raise
         except Exception as error:
-            raise TaskError(f"task {self._task.config.task!r}: {what} raises {describe(error)}") from error
+            message = f"task {self._task.config.task!r}: {what} raises {describe(error)}{hint(error)}"
+            raise TaskError(message) from error
         for name, state in global_generators().items():
             if state != generators[name]:
                 self._fail(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from nerv_fl.arrays import IntArray, Vector
 from nerv_fl.config import GateConfig, RunConfig
-from nerv_fl.errors import ConfigError
+from nerv_fl.errors import ConfigError, TaskError
 from nerv_fl.models.encoder import get_flat
 from nerv_fl.records import Homomorphism, Standing
 from nerv_fl.store.partition import by_chain
@@ -147,9 +147,27 @@ class Task(ABC, Generic[M, D, B]):
         with torch.no_grad():
             for start in range(0, batch.num_samples, chunk):
                 part = batch.part(start, start + chunk)
-                columns = {name: _float64(column) for name, column in self.columns(model, part).items()}
+                columns = {name: _float64(column) for name, column in self._checked_columns(model, part).items()}
                 parts.append(Measured(loss_B=columns.pop("loss"), columns=columns))
         return Measured.joined(parts)
+
+    def _checked_columns(self, model: M, batch: B) -> Mapping[str, Tensor]:
+        columns: Any = self.columns(model, batch)
+        if not isinstance(columns, Mapping):
+            found = type(columns).__name__
+            raise TaskError(f"task {self.config.task!r}: columns() gives a {found}, expected a mapping of names")
+        if "loss" not in columns:
+            raise TaskError(
+                f"task {self.config.task!r}: columns() gives the columns {list(columns)}, expected 'loss' among them"
+            )
+        for name, column in columns.items():
+            if not isinstance(column, Tensor):
+                found = type(column).__name__
+                raise TaskError(
+                    f"task {self.config.task!r}: columns() gives a {found} as column {name!r}, expected a torch.Tensor"
+                )
+        checked: Mapping[str, Tensor] = columns
+        return checked
 
     def summarise(self, measures: Any) -> Summary:
         """Return the means over a pool."""

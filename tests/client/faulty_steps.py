@@ -1,7 +1,4 @@
-"""More faulty tasks: samples mixed before the loss, parts of a step that see each other, and hidden state.
-
-Importing this module adds them to `FAULTY`.
-"""
+"""More faulty tasks: samples mixed before the loss, parts of a step that see each other, and hidden state."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,52 +9,59 @@ from torch import Tensor, nn
 
 from nerv_fl.arrays import IntArray
 from nerv_fl.config import RunConfig
-from tests.client.faulty_tasks import FAULTY, faulty, stack
+from tests.client.faults import Faults
+from tests.client.faulty_tasks import stack
 from tests.client.toy_task import WIDTH, Arrays, Rows, Toy
 
-__all__ = ["FAULTY"]
+FAULTY = Faults()
 
 
-@faulty("samples that are mixed when they are drawn", says=r"row 0 of draw\(\) changes the losses of other rows")
+@FAULTY.add("samples that are mixed when they are drawn", says=r"row 0 of draw\(\) changes the losses of other rows")
 class Mixup(Toy):
     def draw(self, data: Arrays, samples: IntArray, rng: np.random.Generator) -> Rows:
         rows = self.read(data, samples)
         return rows._replace(x=0.3 * rows.x + 0.7 * rows.x.roll(1, 0))
 
 
-@faulty("features standardised when they are drawn", says=r"draw\(\) changes the losses of other rows")
+@FAULTY.add("features standardised when they are drawn", says=r"draw\(\) changes the losses of other rows")
 class StandardisedDraw(Toy):
     def draw(self, data: Arrays, samples: IntArray, rng: np.random.Generator) -> Rows:
         rows = self.read(data, samples)
         return rows._replace(x=rows.x - rows.x.mean(0)) if len(samples) else rows
 
 
-@faulty("samples drawn again with replacement", says=r"row \d of draw\(\) changes (no loss|the losses of other rows)")
+@FAULTY.add(
+    "samples drawn again with replacement", says=r"row \d of draw\(\) changes (no loss|the losses of other rows)"
+)
 class Resampled(Toy):
     def draw(self, data: Arrays, samples: IntArray, rng: np.random.Generator) -> Rows:
         return self.read(data, rng.choice(samples, size=len(samples)) if len(samples) else samples)
 
 
-@faulty("samples other than those requested", says=r"row 0 of draw\(\) changes no loss, expected the requested samples")
+@FAULTY.add(
+    "samples other than those requested", says=r"row 0 of draw\(\) changes no loss, expected the requested samples"
+)
 class OtherSamples(Toy):
     def draw(self, data: Arrays, samples: IntArray, rng: np.random.Generator) -> Rows:
         return self.read(data, rng.integers(0, len(data.y), size=len(samples)))
 
 
-@faulty("samples in another order", says=r"draw\(\) mixes, resamples or reorders")
+@FAULTY.add("samples in another order", says=r"draw\(\) mixes, resamples or reorders")
 class Shuffled(Toy):
     def draw(self, data: Arrays, samples: IntArray, rng: np.random.Generator) -> Rows:
         return self.read(data, rng.permutation(samples))
 
 
-@faulty("targets scaled by their mean when they are read", says=r"read alone, expected the same: read\(\), the model")
+@FAULTY.add(
+    "targets scaled by their mean when they are read", says=r"read alone, expected the same: read\(\), the model"
+)
 class ScaledRead(Toy):
     def read(self, data: Arrays, samples: IntArray) -> Rows:
         rows = super().read(data, samples)
         return rows._replace(y=rows.y / (rows.y.abs().mean() + 1)) if len(samples) else rows
 
 
-@faulty(
+@FAULTY.add(
     "mean over the parts of a step", says=r"in parts of one step, expected the same: objective\(\) carries something"
 )
 class PartsMean(Toy):
@@ -73,14 +77,16 @@ class PartsMean(Toy):
         return losses
 
 
-@faulty("one graph for all parts of a step", says="over several parts of a batch raises RuntimeError: .*second time")
+@FAULTY.add(
+    "one graph for all parts of a step", says="over several parts of a batch raises RuntimeError: .*second time"
+)
 class SharedGraph(Toy):
     def objective(self, model: nn.Module) -> Callable[[Rows], Tensor]:
         scale = torch.exp(torch.nn.Parameter(torch.ones(())))
         return lambda batch: self.losses(model, batch) * scale / scale.detach()
 
 
-@faulty("targets compared within a chain", says="losses are .* in one batch and .* alone, expected the same")
+@FAULTY.add("targets compared within a chain", says="losses are .* in one batch and .* alone, expected the same")
 class WithinChain(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         is_close = (batch.x[:, None, 0] - batch.x[None, :, 0]).abs() < 10
@@ -88,7 +94,7 @@ class WithinChain(Toy):
         return (self.predict(model, batch) - batch.y + 0.3 * mean).square()
 
 
-@faulty("mean of the first batch, kept in a dict", says=r"losses\(\) changes attribute 'stats' of the task")
+@FAULTY.add("mean of the first batch, kept in a dict", says=r"losses\(\) changes attribute 'stats' of the task")
 class KeptInDict(Toy):
     def __init__(self, config: RunConfig, constants: Mapping[str, Any]) -> None:
         super().__init__(config, constants)
@@ -111,13 +117,13 @@ class Memory(nn.Module):
         return x
 
 
-@faulty("mean of the last batch, inside a list", says=r"losses\(\) changes attribute 'memory' of module '1'\[0\]")
+@FAULTY.add("mean of the last batch, inside a list", says=r"losses\(\) changes attribute 'memory' of module '1'\[0\]")
 class KeptInList(Toy):
     def build(self) -> nn.Module:
         return stack(Memory())
 
 
-@faulty("mean of the first batch, kept with the data", says=r"read\(\) changes attribute 'mean' of the data")
+@FAULTY.add("mean of the first batch, kept with the data", says=r"read\(\) changes attribute 'mean' of the data")
 class KeptWithData(Toy):
     def read(self, data: Arrays, samples: IntArray) -> Rows:
         rows = super().read(data, samples)
@@ -125,7 +131,7 @@ class KeptWithData(Toy):
         return rows._replace(y=rows.y - mean)
 
 
-@faulty("a global generator whose state is put back", says="draws from a generator other than the one that draw")
+@FAULTY.add("a global generator whose state is put back", says="draws from a generator other than the one that draw")
 class ForkedGenerator(Toy):
     def predict(self, model: nn.Module, batch: Rows) -> Tensor:
         with torch.random.fork_rng():
@@ -133,28 +139,28 @@ class ForkedGenerator(Toy):
         return super().predict(model, batch._replace(x=batch.x * mask))
 
 
-@faulty("measure that is no number for one sample alone", says="measure 'z' of a sample depends on the others")
+@FAULTY.add("measure that is no number for one sample alone", says="measure 'z' of a sample depends on the others")
 class ScoreInChunk(Toy):
     def columns(self, model: nn.Module, batch: Rows) -> Mapping[str, Tensor]:
         losses = self.losses(model, batch)
         return {"loss": losses, "z": (losses - losses.mean()) / losses.std(correction=0)}
 
 
-@faulty("layer that is frozen in a pass", says=r"losses\(\) changes requires_grad of '0.weight'")
+@FAULTY.add("layer that is frozen in a pass", says=r"losses\(\) changes requires_grad of '0.weight'")
 class FrozenInPass(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         model.get_submodule("0").requires_grad_(False)
         return super().losses(model, batch)
 
 
-@faulty("mode that is changed in a pass", says=r"losses\(\) changes the mode \(train or eval\) of the model")
+@FAULTY.add("mode that is changed in a pass", says=r"losses\(\) changes the mode \(train or eval\) of the model")
 class ModeInPass(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         model.eval()
         return super().losses(model, batch)
 
 
-@faulty("random number where the model is built", says="attribute 'factor' of the model differs between two models")
+@FAULTY.add("random number where the model is built", says="attribute 'factor' of the model differs between two models")
 class RandomAttribute(Toy):
     def build(self) -> nn.Module:
         model = super().build()

@@ -1,11 +1,8 @@
-"""Faulty tasks: each breaks one property that training, its privacy or evaluation relies on.
-
-`FAULTY` maps a name to the task, the settings of its training, and what the preflight must say of it.
-"""
+"""Faulty tasks: each breaks one property that training, its privacy or evaluation relies on."""
 
 import random
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,28 +12,10 @@ from torch import Tensor, nn
 from nerv_fl.arrays import IntArray
 from nerv_fl.models.layers import Embedding, Linear
 from nerv_fl.tasks.measures import Measured
+from tests.client.faults import Faults
 from tests.client.toy_task import WIDTH, Arrays, Rows, Toy
 
-
-class Fault(NamedTuple):
-    """A faulty task, settings of its training, and a pattern of the refusal."""
-
-    kind: type[Toy]
-    training: Mapping[str, Any]
-    says: str
-
-
-FAULTY: dict[str, Fault] = {}
-
-
-def faulty(name: str, *, says: str, **training: object) -> Any:
-    """Register a faulty task."""
-
-    def register(kind: type[Toy]) -> type[Toy]:
-        FAULTY[name] = Fault(kind, training, says)
-        return kind
-
-    return register
+FAULTY = Faults()
 
 
 def stack(*layers: nn.Module) -> nn.Module:
@@ -46,58 +25,60 @@ def stack(*layers: nn.Module) -> nn.Module:
 # --- samples that are mixed -------------------------------------------------------------------------------------------
 
 
-@faulty("batch norm without parameters", says=r"mixes samples.*1 is a BatchNorm1d|Expected more than 1 value|buffer")
+@FAULTY.add(
+    "batch norm without parameters", says=r"mixes samples.*1 is a BatchNorm1d|Expected more than 1 value|buffer"
+)
 class BatchNorm(Toy):
     def build(self) -> nn.Module:
         return stack(nn.BatchNorm1d(8, affine=False))
 
 
-@faulty("batch norm without running statistics", says=r"Expected more than 1 value|mixes samples.*BatchNorm1d: use")
+@FAULTY.add("batch norm without running statistics", says=r"Expected more than 1 value|mixes samples.*BatchNorm1d: use")
 class BatchNormWithoutState(Toy):
     def build(self) -> nn.Module:
         return stack(nn.BatchNorm1d(8, affine=False, track_running_stats=False))
 
 
-@faulty("losses standardised by the batch mean", says=r"losses are \[.* alone, expected the same: .* mixes samples")
+@FAULTY.add("losses standardised by the batch mean", says=r"losses are \[.* alone, expected the same: .* mixes samples")
 class Standardised(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         losses = super().losses(model, batch)
         return losses / losses.mean().detach()
 
 
-@faulty("features centred over the batch", says="mixes samples, so clipping bounds nothing")
+@FAULTY.add("features centred over the batch", says="mixes samples, so clipping bounds nothing")
 class Centred(Toy):
     def predict(self, model: nn.Module, batch: Rows) -> Tensor:
         return super().predict(model, batch._replace(x=batch.x - batch.x.mean(dim=0)))
 
 
-@faulty("loss normalised over dimension 0", says="mixes samples, so clipping bounds nothing")
+@FAULTY.add("loss normalised over dimension 0", says="mixes samples, so clipping bounds nothing")
 class SoftmaxOverBatch(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         return -F.log_softmax(self.predict(model, batch), dim=0)
 
 
-@faulty("contrast with the neighbour in the batch", says="mixes samples, so clipping bounds nothing")
+@FAULTY.add("contrast with the neighbour in the batch", says="mixes samples, so clipping bounds nothing")
 class Contrast(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         predicted = self.predict(model, batch)
         return (predicted - predicted.roll(1)).square() + super().losses(model, batch)
 
 
-@faulty("weights by the rank in the batch", says="mixes samples, so clipping bounds nothing")
+@FAULTY.add("weights by the rank in the batch", says="mixes samples, so clipping bounds nothing")
 class Ranked(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         losses = super().losses(model, batch)
         return losses * (1.0 + losses.argsort().argsort().float())
 
 
-@faulty("normaliser by the size of the batch", says="mixes samples, so clipping bounds nothing")
+@FAULTY.add("normaliser by the size of the batch", says="mixes samples, so clipping bounds nothing")
 class DividedByBatch(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         return super().losses(model, batch) / batch.num_samples
 
 
-@faulty("only the gradient is mixed", says=r"per-sample gradients of .* differ from plain autograd")
+@FAULTY.add("only the gradient is mixed", says=r"per-sample gradients of .* differ from plain autograd")
 class MixedGradient(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         losses = super().losses(model, batch)
@@ -105,14 +86,14 @@ class MixedGradient(Toy):
         return losses * (1.0 + mean - mean.detach())
 
 
-@faulty("attention over the batch", says="mixes samples, so clipping bounds nothing")
+@FAULTY.add("attention over the batch", says="mixes samples, so clipping bounds nothing")
 class BatchAttention(Toy):
     def predict(self, model: nn.Module, batch: Rows) -> Tensor:
         scores = torch.softmax(batch.x @ batch.x.T, dim=1)
         return super().predict(model, batch._replace(x=scores @ batch.x))
 
 
-@faulty("measure that mixes samples", says="measure 'rank' of a sample depends on the others of its chunk")
+@FAULTY.add("measure that mixes samples", says="measure 'rank' of a sample depends on the others of its chunk")
 class MixedMeasure(Toy):
     def columns(self, model: nn.Module, batch: Rows) -> Mapping[str, Tensor]:
         losses = self.losses(model, batch)
@@ -122,57 +103,57 @@ class MixedMeasure(Toy):
 # --- shapes and numbers -----------------------------------------------------------------------------------------------
 
 
-@faulty("mean over the batch", says=r"losses\(\) gives \(\) for 6 samples, expected shape \(6,\)")
+@FAULTY.add("mean over the batch", says=r"losses\(\) gives \(\) for 6 samples, expected shape \(6,\)")
 class MeanLoss(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         return F.mse_loss(self.predict(model, batch), batch.y)
 
 
-@faulty("a column of losses", says=r"losses\(\) gives \(6, 1\) for 6 samples, expected shape \(6,\)")
+@FAULTY.add("a column of losses", says=r"losses\(\) gives \(6, 1\) for 6 samples, expected shape \(6,\)")
 class ColumnLoss(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         return super().losses(model, batch).unsqueeze(1)
 
 
-@faulty("a loss that is a number", says=r"losses\(\) gives float for 6 samples")
+@FAULTY.add("a loss that is a number", says=r"losses\(\) gives float for 6 samples")
 class FloatLoss(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         return super().losses(model, batch).sum().item()  # type: ignore[return-value]
 
 
-@faulty("losses that are not a number", says=r"losses\(\) gives \[nan, .*\], expected finite numbers")
+@FAULTY.add("losses that are not a number", says=r"losses\(\) gives \[nan, .*\], expected finite numbers")
 class NanLoss(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         return super().losses(model, batch).neg().sqrt()
 
 
-@faulty("losses that are infinite", says=r"losses\(\) gives \[inf, .*\], expected finite numbers")
+@FAULTY.add("losses that are infinite", says=r"losses\(\) gives \[inf, .*\], expected finite numbers")
 class InfiniteLoss(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         return super().losses(model, batch) / 0.0
 
 
-@faulty("gradient that is not a number", says=r"gradient of '0.weight' is not finite|differ from plain autograd")
+@FAULTY.add("gradient that is not a number", says=r"gradient of '0.weight' is not finite|differ from plain autograd")
 class NanGradient(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         predicted = self.predict(model, batch)
         return (predicted - predicted.detach()).square().sqrt() + super().losses(model, batch)
 
 
-@faulty("detached losses", says=r"depends on no trained parameter, expected a gradient")
+@FAULTY.add("detached losses", says=r"depends on no trained parameter, expected a gradient")
 class DetachedLoss(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         return super().losses(model, batch).detach()
 
 
-@faulty("measure that is infinite", says="measure 'error' is .*inf.*, expected finite numbers")
+@FAULTY.add("measure that is infinite", says="measure 'error' is .*inf.*, expected finite numbers")
 class InfiniteMeasure(Toy):
     def columns(self, model: nn.Module, batch: Rows) -> Mapping[str, Tensor]:
         losses = self.losses(model, batch)
         return {"loss": losses, "error": 1.0 / (losses - losses)}
 
 
-@faulty("double precision", says=r"parameter '0.weight' is torch.float64, expected torch.float32")
+@FAULTY.add("double precision", says=r"parameter '0.weight' is torch.float64, expected torch.float32")
 class Double(Toy):
     def build(self) -> nn.Module:
         return super().build().double()
@@ -194,7 +175,9 @@ class Counting(nn.Module):
         return x
 
 
-@faulty("buffer that counts passes", says=r"losses\(\) changes buffer '1.passes', expected a pass to leave everything")
+@FAULTY.add(
+    "buffer that counts passes", says=r"losses\(\) changes buffer '1.passes', expected a pass to leave everything"
+)
 class BufferChanged(Toy):
     def build(self) -> nn.Module:
         return stack(Counting())
@@ -212,13 +195,13 @@ class RunningMean(nn.Module):
         return x
 
 
-@faulty("running mean in an attribute", says=r"losses\(\) changes attribute 'mean' of module '1'")
+@FAULTY.add("running mean in an attribute", says=r"losses\(\) changes attribute 'mean' of module '1'")
 class AttributeChanged(Toy):
     def build(self) -> nn.Module:
         return stack(RunningMean())
 
 
-@faulty("memory in the task", says=r"losses\(\) changes attribute 'seen' of the task")
+@FAULTY.add("memory in the task", says=r"losses\(\) changes attribute 'seen' of the task")
 class TaskRemembers(Toy):
     seen = 0
 
@@ -227,7 +210,7 @@ class TaskRemembers(Toy):
         return super().losses(model, batch)
 
 
-@faulty("embedding that renormalises itself", says=r"losses\(\) changes parameter 'table.weight'")
+@FAULTY.add("embedding that renormalises itself", says=r"losses\(\) changes parameter 'table.weight'")
 class MaxNorm(Toy):
     def build(self) -> nn.Module:
         return Tokens(Embedding(3, WIDTH, max_norm=0.1))
@@ -237,7 +220,7 @@ class MaxNorm(Toy):
         return output
 
 
-@faulty("data that change at every read", says="losses of the same samples are .*, then .*, expected the same bits")
+@FAULTY.add("data that change at every read", says="losses of the same samples are .*, then .*, expected the same bits")
 class OwnGenerator(Toy):
     def read(self, data: Arrays, samples: IntArray) -> Rows:
         noise = np.random.default_rng().normal(size=len(samples)).astype(np.float32)
@@ -248,7 +231,7 @@ class OwnGenerator(Toy):
 # --- global generators ------------------------------------------------------------------------------------------------
 
 
-@faulty(
+@FAULTY.add(
     "dropout", says=r"losses\(\) draws from \(or seeds\) torch's global generator.*\(1 is a Dropout\): draw in draw"
 )
 class Dropout(Toy):
@@ -256,32 +239,32 @@ class Dropout(Toy):
         return stack(nn.Dropout(0.5))
 
 
-@faulty("noise from torch's generator", says=r"losses\(\) draws from \(or seeds\) torch's global generator")
+@FAULTY.add("noise from torch's generator", says=r"losses\(\) draws from \(or seeds\) torch's global generator")
 class TorchNoise(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         return super().losses(model, batch) + torch.empty(batch.num_samples).uniform_()
 
 
-@faulty("masks from NumPy's generator", says=r"draw\(\) draws from \(or seeds\) NumPy's global generator")
+@FAULTY.add("masks from NumPy's generator", says=r"draw\(\) draws from \(or seeds\) NumPy's global generator")
 class NumpyMasks(Toy):
     def draw(self, data: Arrays, samples: IntArray, rng: np.random.Generator) -> Rows:
         np.random.shuffle(samples)  # noqa: NPY002
         return self.read(data, samples)
 
 
-@faulty("choice from Python's generator", says=r"losses\(\) draws from \(or seeds\) Python's random module")
+@FAULTY.add("choice from Python's generator", says=r"losses\(\) draws from \(or seeds\) Python's random module")
 class PythonChoice(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         return super().losses(model, batch) + random.random()
 
 
-@faulty("dropout in evaluation", says=r"the evaluation draws from \(or seeds\) torch's global generator")
+@FAULTY.add("dropout in evaluation", says=r"the evaluation draws from \(or seeds\) torch's global generator")
 class EvaluationDropout(Toy):
     def columns(self, model: nn.Module, batch: Rows) -> Mapping[str, Tensor]:
         return {"loss": F.dropout(self.losses(model, batch), 0.5, training=True)}
 
 
-@faulty("seed set in a pass", says=r"losses\(\) draws from \(or seeds\) torch's global generator")
+@FAULTY.add("seed set in a pass", says=r"losses\(\) draws from \(or seeds\) torch's global generator")
 class SeedSet(Toy):
     def losses(self, model: nn.Module, batch: Rows) -> Tensor:
         torch.manual_seed(batch.num_samples)
@@ -291,7 +274,9 @@ class SeedSet(Toy):
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
-@faulty("parameter that is not drawn", says=r"parameter '2.bias' differs between two models .*: draw it in draw_param")
+@FAULTY.add(
+    "parameter that is not drawn", says=r"parameter '2.bias' differs between two models .*: draw it in draw_param"
+)
 class NotDrawn(Toy):
     def draw_parameters(self, model: nn.Module, generator: torch.Generator) -> None:
         with torch.no_grad():
@@ -312,25 +297,25 @@ class RandomFeatures(nn.Module):
         return x * self.signs
 
 
-@faulty("random buffer", says=r"buffer '1.signs' differs between two models .*: make it a constant")
+@FAULTY.add("random buffer", says=r"buffer '1.signs' differs between two models .*: make it a constant")
 class RandomBuffer(Toy):
     def build(self) -> nn.Module:
         return stack(RandomFeatures())
 
 
-@faulty("no parameters", says="build.. returns a model without parameters")
+@FAULTY.add("no parameters", says="build.. returns a model without parameters")
 class NoParameters(Toy):
     def build(self) -> nn.Module:
         return nn.Tanh()
 
 
-@faulty("no model", says=r"build\(\) returns a dict, expected a torch.nn.Module")
+@FAULTY.add("no model", says=r"build\(\) returns a dict, expected a torch.nn.Module")
 class NoModel(Toy):
     def build(self) -> nn.Module:
         return {}  # type: ignore[return-value]
 
 
-@faulty("frozen layer named by training.trainable", says=r"build\(\) freezes .*: 0.weight, 0.bias", trainable="0.*")
+@FAULTY.add("frozen layer named by training.trainable", says=r"build\(\) freezes .*: 0.weight, 0.bias", trainable="0.*")
 class FrozenConflict(Toy):
     def build(self) -> nn.Module:
         model = super().build()
@@ -353,13 +338,15 @@ class Tokens(nn.Module):
         return summed
 
 
-@faulty("torch's linear layer", says=r"'layers' forms no per-sample gradient of '0.weight', a parameter of Linear: use")
+@FAULTY.add(
+    "torch's linear layer", says=r"'layers' forms no per-sample gradient of '0.weight', a parameter of Linear: use"
+)
 class PlainLinear(Toy):
     def build(self) -> nn.Module:
         return nn.Sequential(nn.Linear(WIDTH, 1))
 
 
-@faulty("scaled by frequency", says="differ from plain autograd.*scale_grad_by_freq=True divides by how often")
+@FAULTY.add("scaled by frequency", says="differ from plain autograd.*scale_grad_by_freq=True divides by how often")
 class ScaledByFrequency(Toy):
     def build(self) -> nn.Module:
         return Tokens(Embedding(3, WIDTH, scale_grad_by_freq=True))
@@ -369,14 +356,14 @@ class ScaledByFrequency(Toy):
         return output
 
 
-@faulty(
+@FAULTY.add(
     "scaled by frequency, with hooks", says="differ from plain autograd.*scale_grad_by_freq=True", dp_engine="opacus"
 )
 class ScaledByFrequencyWithHooks(ScaledByFrequency):
     """The same with the other engine."""
 
 
-@faulty(
+@FAULTY.add(
     "unused parameter", says=r"the losses do not depend on parameter '1.weight' \(of Linear\).*remove it, or freeze"
 )
 class Unused(Toy):
@@ -388,7 +375,7 @@ class Unused(Toy):
         return output
 
 
-@faulty(
+@FAULTY.add(
     "weight used outside of its layer", says=r"'layers' forms no per-sample gradient of 'weight': it is used outside"
 )
 class Functional(Toy):
@@ -399,7 +386,7 @@ class Functional(Toy):
         return F.linear(batch.x, model.weight)[:, 0]  # type: ignore[arg-type]
 
 
-@faulty(
+@FAULTY.add(
     "weight used in its layer and outside", says=r"per-sample gradients of 'weight' that differ from plain autograd"
 )
 class PartlyFunctional(Toy):
@@ -411,7 +398,7 @@ class PartlyFunctional(Toy):
         return output
 
 
-@faulty("samples in another dimension", says=r"per-sample gradient|differ from plain autograd|shape")
+@FAULTY.add("samples in another dimension", says=r"per-sample gradient|differ from plain autograd|shape")
 class Transposed(Toy):
     def build(self) -> nn.Module:
         return nn.Sequential(Linear(WIDTH, 8), nn.Tanh(), Linear(8, 1))
@@ -421,7 +408,7 @@ class Transposed(Toy):
         return output
 
 
-@faulty("bare parameter", says=r"forms no per-sample gradient of 'scale', a parameter of Scaled")
+@FAULTY.add("bare parameter", says=r"forms no per-sample gradient of 'scale', a parameter of Scaled")
 class BareParameter(Toy):
     def build(self) -> nn.Module:
         return Scaled()
@@ -443,7 +430,7 @@ class Scaled(nn.Module):
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-@faulty(
+@FAULTY.add(
     "fails for an empty Poisson sample", says=r"draw\(\) of no samples .* raises (ValueError|IndexError|RuntimeError)"
 )
 class NoEmptyBatch(Toy):
@@ -453,7 +440,7 @@ class NoEmptyBatch(Toy):
         )
 
 
-@faulty("more samples than requested", says=r"read\(\) gives num_samples = 24, expected 6")
+@FAULTY.add("more samples than requested", says=r"read\(\) gives num_samples = 24, expected 6")
 class ReadsEverything(Toy):
     def read(self, data: Arrays, samples: IntArray) -> Rows:
         return super().read(data, np.arange(len(data.y)))
@@ -466,13 +453,13 @@ class Whole(Rows):
         return self
 
 
-@faulty("part of a batch is all of it", says=r"part\(1, 2\) of a batch gives num_samples = 6, expected 1")
+@FAULTY.add("part of a batch is all of it", says=r"part\(1, 2\) of a batch gives num_samples = 6, expected 1")
 class WholeParts(Toy):
     def read(self, data: Arrays, samples: IntArray) -> Rows:
         return Whole(*super().read(data, samples))
 
 
-@faulty(
+@FAULTY.add(
     "an error in the user's code",
     says=r"losses\(\) raises KeyError: 'target' \(.*faulty_tasks.py, line \d+, in losses\)",
 )
@@ -481,7 +468,7 @@ class Raises(Toy):
         return super().losses(model, {"features": batch}["target"])
 
 
-@faulty(
+@FAULTY.add(
     "an error in evaluation", says=r"the evaluation raises ZeroDivisionError: .* \(.*faulty_tasks.py, line \d+, in su"
 )
 class RaisesInSummary(Toy):

@@ -18,10 +18,12 @@ from nerv_fl.errors import ConfigError, NervError, TaskError
 from nerv_fl.models.encoder import get_flat
 from nerv_fl.models.layers import Linear
 from nerv_fl.rng import global_generators
-from tests.client.faulty_steps import FAULTY
+from tests.client import faulty_layers, faulty_steps, faulty_tasks
 from tests.client.sound_tasks import SOUND
 from tests.client.toy_task import CHAINS, STEPS, WIDTH, Rows, Toy, make_arrays, preflight
 from tests.client.training import NUM_SAMPLES, open_ledger, tiny_task
+
+FAULTY = faulty_tasks.FAULTY | faulty_steps.FAULTY | faulty_layers.FAULTY
 
 
 def refusal(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nerv_fl.config import Flat, build
-from nerv_fl.errors import ConfigError, DataError
+from nerv_fl.errors import ConfigError, DataError, TaskError
 from nerv_fl.sealing import VerifyKey
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.report.load import load_run
@@ -91,6 +91,21 @@ def test_its_report_names_it(folder: RunFolder) -> None:
     assert "The model is the task fraud:Fraud." in page
     assert "Random weights" in page
     assert "per sample" in page
+
+
+@pytest.mark.parametrize(
+    ("seed", "expected"),
+    [
+        ("0", r"make_data\(\) writes the same file for two seeds, expected different samples: nodes and held-out"),
+        ("None", r"make_data\(\) writes two different files for the same arguments, expected the same bytes: draw"),
+    ],
+)
+def test_data_that_ignore_their_seed_are_refused(tmp_path: Path, seed: str, expected: str) -> None:
+    with saved(tmp_path) as recipe:
+        code = code_of("python").replace("default_rng(seed)", f"default_rng({seed})")
+        (tmp_path / "fraud.py").write_text(code, encoding="utf-8")
+        with pytest.raises(TaskError, match=expected):
+            run_it(recipe, tmp_path / "run")
 
 
 def test_it_has_no_form_that_other_programs_load(folder: RunFolder) -> None:
