@@ -16,7 +16,7 @@ from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import ConfigError
 from nerv_fl.failure_reasons import add_counts
 from nerv_fl.ledger import NANO_PER_NERV
-from nerv_fl.records import FINAL_CLOSED, RewardRow, RoundRecord
+from nerv_fl.records import FINAL_CLOSED, RewardRow, RoundRecord, final_measures
 
 if TYPE_CHECKING:
     from nerv_fl.cli.watch import Glance, RoundWatch, Watching
@@ -165,9 +165,8 @@ class RunDisplay:
             self._console.print(f"[red]final pool not opened: {escape(closed)}[/red]", highlight=False, soft_wrap=True)
         final = manifest.get("final")
         if final:
-            number, last = manifest.get("final_round"), rounds[-1]
-            is_last = number in (None, last.round) and manifest.get("final_model_hash") in (None, last.model_hash)
-            when = "once" if is_last else f"once, after round {number}; not measured since"
+            is_last = final_measures(manifest, round_number=rounds[-1].round, model_hash=rounds[-1].model_hash)
+            when = "once" if is_last else f"once, after round {manifest['final_round']}; not measured since"
             self._console.print(
                 f"final pool ({final['chains']} chains, opened {when}): "
                 f"loss {final['loss_before']:.4f} -> {final['loss_after']:.4f}, "

@@ -170,6 +170,15 @@ class FinalPool:
         return self.loss_after < self.loss_before and not self.ci_low <= 0 <= self.ci_high
 
 
+def final_measures(manifest: Mapping[str, Any], *, round_number: int, model_hash: str) -> bool:
+    """Return whether the final pool measured this model: not if the run was extended or set back after it was opened.
+
+    Runs of versions that recorded no round could not be extended, so their pool measured the last model.
+    """
+    opened = manifest.get("final_round", round_number), manifest.get("final_model_hash", model_hash)
+    return opened == (round_number, model_hash)
+
+
 def to_json(record: RoundRecord) -> str:
     """Return a record as one line of JSON, without its newline."""
     table = asdict(record)

@@ -9,6 +9,7 @@ from nerv_fl.errors import DataError
 from nerv_fl.models.encoder import Encoder, get_flat, set_flat
 from nerv_fl.models.export.source import Source
 from nerv_fl.models.weights import vector_hash
+from nerv_fl.records import final_measures
 from nerv_fl.server.checkpoint import has_state, load_state
 from nerv_fl.server.folder import RunFolder
 from nerv_fl.strategy.state import FederationState
@@ -52,11 +53,7 @@ def trained_model(folder: RunFolder) -> Source:
 
 def _metrics(folder: RunFolder, state: FederationState) -> dict[str, object]:
     manifest = folder.read_manifest()
-    # The final pool of a run that was extended, or lost its last rounds, measured another model.
-    is_final = (
-        manifest.get("final_round", state.round_number) == state.round_number
-        and manifest.get("final_model_hash", state.model_hash) == state.model_hash
-    )
+    is_final = final_measures(manifest, round_number=state.round_number, model_hash=state.model_hash)
     keys = ("references", "final") if is_final else ("references",)
     metrics: dict[str, object] = {key: manifest[key] for key in keys if key in manifest}
     records = [record for record in folder.rounds() if record.round <= state.round_number]

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,16 @@ from typing import Any, Final
 
 from nerv_fl.config import RunConfig, build, flatten
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.records import FINAL_CLOSED, STOPPED, FinalPool, RewardRow, RoundRecord, read_rewards, read_rounds
+from nerv_fl.records import (
+    FINAL_CLOSED,
+    STOPPED,
+    FinalPool,
+    RewardRow,
+    RoundRecord,
+    final_measures,
+    read_rewards,
+    read_rounds,
+)
 
 RUN_FILES: Final = "config.toml, manifest.json, rounds.jsonl and rewards.csv"
 REFERENCES: Final = {"random_weights": "Random weights", "v_alone": "V alone"}
@@ -52,8 +61,7 @@ class ModelNumbers:
 class Run:
     """A run folder. `rewards` holds the rows of recorded rounds only; `facts` are the manifest's, by dotted key.
 
-    `final_round` is the round whose model the final pool measured; None in runs of an earlier version, the last round.
-    `final_model_hash` is that model's, empty in runs of an earlier version.
+    `final_round` is the round whose model the final pool measured; None if that is the last model of the run.
     `roles` holds the attack of each simulated adversary, and its operator's first identity. `stopped` says why the run
     stopped for want of updates, `final_closed` why the final pool was not opened; each is empty in any other run.
     """
@@ -64,7 +72,6 @@ class Run:
     references: Mapping[str, ModelNumbers]
     final: FinalPool | None
     final_round: int | None = None
-    final_model_hash: str = ""
     facts: Mapping[str, str]
     roles: Mapping[int, tuple[str, int]] = field(default_factory=dict)
     stopped: str = ""
@@ -117,8 +124,7 @@ def load_run(run_dir: Path) -> Run:
         rewards=_read_rewards(run_dir / "rewards.csv", rounds=rounds),
         references=_references(manifest, source=run_dir / "manifest.json"),
         final=_final(manifest, source=run_dir / "manifest.json"),
-        final_round=_final_round(manifest, source=run_dir / "manifest.json"),
-        final_model_hash=str(manifest.get("final_model_hash") or ""),
+        final_round=_final_round(manifest, rounds, source=run_dir / "manifest.json"),
         facts={key: _fact(value) for key, value in flatten(manifest).items() if not _shown_elsewhere(key)},
         roles=_read_roles(run_dir / "roster.json"),
         stopped=str(manifest.get(STOPPED) or ""),
@@ -220,10 +226,13 @@ def _final(manifest: Mapping[str, Any], *, source: Path) -> FinalPool | None:
     return FinalPool(**numbers)
 
 
-def _final_round(manifest: Mapping[str, Any], *, source: Path) -> int | None:
+def _final_round(manifest: Mapping[str, Any], rounds: Sequence[RoundRecord], *, source: Path) -> int | None:
     number = manifest.get("final_round")
     if number is not None and not isinstance(number, int):
         raise DataError(f"{source}: final_round is {number!r}, expected the number of a round")
+    last = rounds[-1] if rounds else None
+    if last is None or final_measures(manifest, round_number=last.round, model_hash=last.model_hash):
+        return None
     return number
 
 

@@ -159,17 +159,15 @@ def _final(run: Run) -> Html:
 
 def _extended_note(run: Run) -> list[Html]:
     """Return what the final pool does not say of a run that was extended or set back after it was opened."""
-    if run.final_round is None or not run.rounds:
+    if run.final_round is None:
         return []
     if run.final_round < run.rounds[-1].round:
         change, reason = (
             f"extended afterwards to {plural(run.config.federation.num_rounds, 'round')}",
             "since the decision to extend may depend on the first result",
         )
-    elif run.final_model_hash not in {"", run.rounds[-1].model_hash}:
-        change, reason = "set back to an earlier round afterwards", "which is opened once"
     else:
-        return []
+        change, reason = "set back to an earlier round afterwards", "which is opened once"
     text = (
         f"This is the model after round {run.final_round}, when the pool was opened. The run was {change}; its last "
         f"model was not measured on this pool, {reason}."
