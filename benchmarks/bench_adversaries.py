@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from nerv_fl.config import AdversariesConfig, RunConfig
-from nerv_fl.server.detection import HONEST, KindSummary, precision, summarise_kinds
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.server.report.load import Run, load_run
+from nerv_fl.report.attack_detection import HONEST, KindSummary, precision, summarise_kinds
+from nerv_fl.report.load import Run, load_run
+from nerv_fl.server.run_folder import RunFolder
 from simulations.adversaries import ATTACKS
 from simulations.engine import run
 from simulations.prepare import begin_or_resume, load_recipe, prepare

@@ -14,8 +14,8 @@ import numpy as np
 
 from benchmarks.bench_dp_step import MODES, OURS, SEED, draw_batch, make_encoder, private_step
 from benchmarks.measure import MILLI, median_cpu_ms, print_setting, print_table
-from nerv_fl.arrays import FloatArray
 from nerv_fl.rng import stream
+from nerv_fl.types import FloatArray
 
 ROUNDS, NODES, RECORDS, BATCH = 200, 50, 4096, 64
 SIZES = (16, 32, 48, 64)

@@ -11,11 +11,11 @@ from functools import partial
 import numpy as np
 
 from benchmarks.measure import median_cpu_ms, print_setting, print_table
-from nerv_fl.arrays import Vector
+from nerv_fl.enclave.deduplication import find_clones
+from nerv_fl.enclave.update_statistics import Examiner, random_signs
 from nerv_fl.rng import stream
-from nerv_fl.rows import Rows
-from nerv_fl.strategy.clones import find_clones
-from nerv_fl.strategy.traits import Examiner, random_signs
+from nerv_fl.types import Vector
+from nerv_fl.vectors import Rows
 
 NUM_PARAMETERS = 49_376
 NOISE_STD = 0.5 / 64

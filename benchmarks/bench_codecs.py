@@ -22,11 +22,8 @@ import numpy as np
 
 from benchmarks.measure import median_cpu_ms, print_setting, print_table
 from nerv_fl import rng
-from nerv_fl.arrays import Vector
 from nerv_fl.config import CODEC_NAMES, RunConfig
-from nerv_fl.models.encoder import Encoder
-from nerv_fl.models.presets import get_preset
-from nerv_fl.sealing import (
+from nerv_fl.crypto import (
     Context,
     OpeningKey,
     SigningKey,
@@ -36,8 +33,11 @@ from nerv_fl.sealing import (
     seal,
     update_size_bytes,
 )
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.strategy.screening import UNNOISED, examiner, noise_std, screen
+from nerv_fl.enclave.screening import UNNOISED, examiner, noise_std, screen
+from nerv_fl.models.encoder import Encoder
+from nerv_fl.models.presets import get_preset
+from nerv_fl.server.run_folder import RunFolder
+from nerv_fl.types import Vector
 from simulations.engine import run
 from simulations.prepare import load_recipe, open_folder, prepare
 

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from benchmarks.bench_dp_step import MOVEMENT_FLOOR, SEED, draw_batch, make_encoder
 from benchmarks.measure import median_cpu_ms, print_setting, print_table
-from nerv_fl.arrays import Vector
-from nerv_fl.client.train import seeded_streams
+from nerv_fl.client.local_training import seeded_streams
 from nerv_fl.config import ServerConfig
+from nerv_fl.enclave.aggregate import aggregate
 from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.losses import sample_losses
 from nerv_fl.rng import stream
-from nerv_fl.rows import Rows
-from nerv_fl.strategy.aggregate import aggregate
+from nerv_fl.types import Vector
+from nerv_fl.vectors import Rows
 
 NODES, CHUNK, COPIES = 50, 32, 4
 

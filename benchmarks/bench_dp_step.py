@@ -1,8 +1,8 @@
 """CPU time of one DP-SGD step over the same step of plain SGD, with three ways to form per-sample gradients.
 
 All take the quickstart preset, 64 records in micro-batches of 32, and the same masks. The three private ones differ in
-nothing but the per-sample gradients (`nerv_fl.client.engine`), which are checked to agree: ours, Opacus' hooks, and
-Opacus' functorch mode.
+nothing but the per-sample gradients (`nerv_fl.privacy.grad_sample`), which are checked to agree: ours, Opacus' hooks,
+and Opacus' functorch mode.
 
 python -m benchmarks.bench_dp_step
 """
@@ -18,15 +18,15 @@ from torch import Tensor, optim
 from benchmarks.measure import median_cpu_ms, print_setting, print_table
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl import rng
-from nerv_fl.client.engine import Engine, layers_engine, opacus_engine
-from nerv_fl.client.privacy import private_optimizer
 from nerv_fl.config import PrivacyConfig, TrainingConfig
+from nerv_fl.data import LedgerFile
 from nerv_fl.models.batch import StateBatch, draw_masks, make_batch
 from nerv_fl.models.encoder import Encoder
-from nerv_fl.models.layers import drop_non_finite
 from nerv_fl.models.losses import sample_losses
 from nerv_fl.models.presets import get_preset
-from nerv_fl.store import LedgerFile
+from nerv_fl.privacy.accounting import private_optimizer
+from nerv_fl.privacy.grad_sample import Engine, layers_engine, opacus_engine
+from nerv_fl.privacy.layers import drop_non_finite
 
 SEED = 7
 REPEATS = 21
@@ -95,7 +95,7 @@ def plain_step(encoder: Encoder, batch: StateBatch) -> Callable[[], None]:
 def private_step(
     encoder: Encoder, batch: StateBatch, *, make_engine: Callable[[Encoder], Engine]
 ) -> Callable[[], None]:
-    """Return one step as a node takes it (`nerv_fl.client.train`): clip each record, sum, add noise, divide."""
+    """Return one step as a node takes it (`nerv_fl.client.local_training`): clip records, sum, add noise, divide."""
     sgd = optim.SGD(encoder.parameters(), lr=TRAINING.learning_rate)
     optimizer = private_optimizer(encoder, sgd, privacy=PrivacyConfig(), expected_batch=TRAINING.expected_batch)
     optimizer.noise = rng.stream(SEED, "noise")

@@ -24,13 +24,13 @@ from benchmarks.measure import print_setting, print_table
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl import rng
 from nerv_fl.bootstrap.gradient import Objective, Team, plain_gradient, private_gradient
-from nerv_fl.client.privacy import private_optimizer
 from nerv_fl.config import BootstrapConfig, PrivacyConfig
+from nerv_fl.data import LedgerFile
 from nerv_fl.models.batch import StateBatch, draw_masks, make_batch
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.losses import sample_losses
 from nerv_fl.models.presets import get_preset
-from nerv_fl.store import LedgerFile
+from nerv_fl.privacy.accounting import private_optimizer
 from nerv_fl.threads import use_one_thread
 
 SEED = 7

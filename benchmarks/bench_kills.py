@@ -21,14 +21,14 @@ from unittest.mock import patch
 import numpy as np
 
 from benchmarks.measure import print_setting, print_table
-from nerv_fl.arrays import Vector
 from nerv_fl.config import RewardsConfig
 from nerv_fl.errors import CheckpointError
-from nerv_fl.files import write_atomically
+from nerv_fl.io.atomic import write_atomically
 from nerv_fl.rng import stream
 from nerv_fl.server import checkpoint
 from nerv_fl.server.checkpoint import has_state, load_state, save_state
-from nerv_fl.strategy.state import FederationState
+from nerv_fl.strategy.server_state import FederationState
+from nerv_fl.types import Vector
 
 NUM_NODES: Final = 100
 LONGEST_S: Final = 0.2

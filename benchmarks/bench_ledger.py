@@ -20,8 +20,8 @@ import numpy as np
 from benchmarks.measure import print_setting, print_table
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl import rng
-from nerv_fl.arrays import IntArray
-from nerv_fl.store import LedgerFile
+from nerv_fl.data import LedgerFile
+from nerv_fl.types import IntArray
 
 ACCOUNTS = 1024
 STEPS = 128
@@ -69,7 +69,7 @@ def reading(path: Path, loop: Path) -> None:
     # Imported here, so that the worker processes, which import this file, need not load torch.
     from torch.utils.data import DataLoader  # noqa: PLC0415
 
-    from nerv_fl.store.training import LedgerSamples, collate  # noqa: PLC0415
+    from nerv_fl.data.torch_datasets import LedgerSamples, collate  # noqa: PLC0415
 
     stream = rng.stream(1, "reads")
     with LedgerFile(path) as ledger:

@@ -19,18 +19,18 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import print_setting, print_table
-from nerv_fl.arrays import Vector
 from nerv_fl.config import RunConfig
+from nerv_fl.crypto import Context, OpeningKey, SigningKey, encode_update, open_envelope, seal
+from nerv_fl.enclave.admission import AdmissionLog, largest_honest_norm, open_round
+from nerv_fl.enclave.aggregate import OptimizerState, aggregate, contributions
+from nerv_fl.enclave.interface import RoundInput
+from nerv_fl.enclave.participants import form_cohort
+from nerv_fl.enclave.screening import examiner, noise_std, public_directions
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.presets import get_preset
 from nerv_fl.rng import stream
-from nerv_fl.sealing import Context, OpeningKey, SigningKey, encode_update, open_envelope, seal
-from nerv_fl.strategy.aggregate import OptimizerState, aggregate, contributions
-from nerv_fl.strategy.cohort import form_cohort
-from nerv_fl.strategy.opening import AdmissionLog, largest_honest_norm, open_round
-from nerv_fl.strategy.outcome import RoundInput
-from nerv_fl.strategy.screening import examiner, noise_std, public_directions
 from nerv_fl.threads import use_one_thread
+from nerv_fl.types import Vector
 
 RUN, BASE_HASH = "bench", "ab" * 32
 TARGET_S, PROTOCOL_S = 5.0, 8.0

@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from benchmarks.measure import median_cpu_ms, print_setting, print_table
 from nerv_fl import rng
+from nerv_fl.crypto import Context, OpeningKey, SigningKey, encode_update, open_envelope, seal
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.presets import get_preset
-from nerv_fl.sealing import Context, OpeningKey, SigningKey, encode_update, open_envelope, seal
 
 REPEATS = 200
 FULL_BYTES = 77_800_000

@@ -18,10 +18,10 @@ import numpy as np
 
 from benchmarks.measure import print_setting, print_table
 from benchmarks.shapley_games import STRUCTURED, Played, UpdateGame
-from nerv_fl.arrays import FloatArray
 from nerv_fl.rng import stream
-from nerv_fl.strategy.shapley import Game, MeanControl, estimate
-from nerv_fl.strategy.shapley.exact import all_coalitions, enumerate_values
+from nerv_fl.shapley import Game, MeanControl, estimate
+from nerv_fl.shapley.exact import all_coalitions, enumerate_values
+from nerv_fl.types import FloatArray
 
 Estimator = Callable[[Played, int, int, int], FloatArray]
 """(game, N, budget, seed) -> values [N]."""

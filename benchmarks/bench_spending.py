@@ -10,10 +10,10 @@ from pathlib import Path
 
 from benchmarks.measure import median_cpu_ms, print_setting, print_table
 from nerv_fl.client.alone import alone_in
-from nerv_fl.client.privacy import Mechanism
-from nerv_fl.client.spending import SpendingLedger
 from nerv_fl.config import PrivacyConfig
-from nerv_fl.sealing import SigningKey
+from nerv_fl.crypto import SigningKey
+from nerv_fl.privacy.accounting import Mechanism
+from nerv_fl.privacy.budget import SpendingLedger
 
 REPEATS = 200
 ROUNDS_BEFORE = 20

@@ -21,7 +21,7 @@ from benchmarks.measure import print_setting, print_table
 from nerv_fl.config import Flat
 from nerv_fl.deploy.layout import Deployment
 from nerv_fl.server.app import serve
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from tests.deploy.machines import Machines, deploy, running
 from tests.deploy.tiny import NUM_NODES, GridOfMachines
 

@@ -26,15 +26,15 @@ from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.bootstrap.pretrain import pretrain
 from nerv_fl.bootstrap.public import PublicData
 from nerv_fl.config import Flat, RunConfig, build
-from nerv_fl.epsilon import format_epsilon
+from nerv_fl.data import Samples, open_ledger
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.evaluate import EncoderMeasures, measure_samples, measure_v_alone, summarise
 from nerv_fl.models.homomorphism import float_errors, integer_mismatches
 from nerv_fl.models.presets import get_preset
 from nerv_fl.models.quantize_encoder import fixed_point_table, quantize_encoder, table_of_fixed_point
 from nerv_fl.models.weights import load_encoder
+from nerv_fl.privacy.epsilon import format_epsilon
 from nerv_fl.rng import torch_stream
-from nerv_fl.store import Samples, open_ledger
 
 SEED = 7
 CHAINS, HELDOUT = 1280, 256

@@ -23,14 +23,14 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.measure import print_setting, print_table
-from nerv_fl.arrays import BoolArray, FloatArray
 from nerv_fl.bootstrap.forecast_data import LoadSeries
 from nerv_fl.bootstrap.forecast_evaluate import forecast, torch_predict
 from nerv_fl.bootstrap.forecast_measures import ALARM, Scores, episodes, leads, log_loss, reliability
 from nerv_fl.bootstrap.forecast_windows import Amounts, Examination
+from nerv_fl.data.load import LoadFile
 from nerv_fl.models.forecaster_files import load_forecaster
-from nerv_fl.store.load import LoadFile
 from nerv_fl.threads import use_one_thread
+from nerv_fl.types import BoolArray, FloatArray
 
 SEED = 7
 Map = Callable[[Scores], FloatArray]

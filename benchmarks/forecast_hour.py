@@ -17,12 +17,12 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.measure import print_setting, print_table
-from nerv_fl.models.export.rust_forecaster import ANSWERS, MARKS, MINUTES, RUST_METRICS, RustForecaster
+from nerv_fl.data.load import LoadFile
+from nerv_fl.data.load_schema import FEATURES, HORIZON
+from nerv_fl.models.export.protocol_forecaster import ANSWERS, MARKS, MINUTES, RUST_METRICS, RustForecaster
 from nerv_fl.models.forecaster import WINDOW
 from nerv_fl.models.forecaster_files import load_forecaster
 from nerv_fl.rng import stream
-from nerv_fl.store.load import LoadFile
-from nerv_fl.store.load_schema import FEATURES, HORIZON
 
 HOUR = MARKS * MINUTES
 ANSWERED = ("tps", "queue_size", "cpu_percent")

@@ -17,14 +17,14 @@ import numpy as np
 from benchmarks.measure import print_setting
 from datagen.sharding.kernel import hidden_states, overload_probability
 from datagen.sharding.shard import draw_parameters
-from nerv_fl.arrays import FloatArray
 from nerv_fl.bootstrap.forecast_data import LoadSeries
 from nerv_fl.bootstrap.forecast_evaluate import Answers, Thresholds, measure
 from nerv_fl.bootstrap.forecast_measures import ALARM
 from nerv_fl.bootstrap.forecast_windows import Amounts, Examination, Places, count
+from nerv_fl.data.load import LoadFile
+from nerv_fl.data.load_schema import HORIZON
 from nerv_fl.rng import stream
-from nerv_fl.store.load import LoadFile
-from nerv_fl.store.load_schema import HORIZON
+from nerv_fl.types import FloatArray
 
 SEED = 7
 ROUGH, FINE = 20, 1000

@@ -7,11 +7,8 @@ from typing import Any, Final
 import numpy as np
 
 from nerv_fl import rng
-from nerv_fl.arrays import Vector
 from nerv_fl.config import PROTOCOL_BOUND, PROTOCOL_SIGMA, GateConfig
-from nerv_fl.models.homomorphism import clopper_pearson_low
-from nerv_fl.models.weights import vector_hash
-from nerv_fl.sealing import (
+from nerv_fl.crypto import (
     CODECS,
     Context,
     Evidence,
@@ -23,6 +20,9 @@ from nerv_fl.sealing import (
     seal,
     sign_document,
 )
+from nerv_fl.models.homomorphism import clopper_pearson_low
+from nerv_fl.models.weights import vector_hash
+from nerv_fl.types import Vector
 
 RUN: Final = "fuzz"
 NODE: Final = 3

@@ -16,15 +16,15 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from benchmarks.fuzz_cast import CODE, CODEC_NAMES, MAX_NORM, NODE, NUM_PARAMETERS, OTHER, RUN, Cast, statement
 from benchmarks.mutate import canonical, hostile, mutate, mutate_json
-from nerv_fl.client.request import read_cohort, read_constants, read_heard, read_order
+from nerv_fl.client.train_request import read_cohort, read_constants, read_heard, read_order
 from nerv_fl.config import RunConfig
+from nerv_fl.crypto import EnvelopeRefused, Header, check_evidence, decode_update, open_envelope, read_envelope
+from nerv_fl.enclave.admission import AdmissionLog, open_round
+from nerv_fl.enclave.certificate import check_statement, verify_certificate
+from nerv_fl.enclave.screening import examiner
 from nerv_fl.errors import ConfigError, SealError
 from nerv_fl.failure_reasons import MAX_REASON_LENGTH
-from nerv_fl.sealing import EnvelopeRefused, Header, check_evidence, decode_update, open_envelope, read_envelope
-from nerv_fl.strategy.certificate import check_statement, verify_certificate
 from nerv_fl.strategy.nerv import read_messages
-from nerv_fl.strategy.opening import AdmissionLog, open_round
-from nerv_fl.strategy.screening import examiner
 
 Target = Callable[[np.random.Generator], str]
 """Draws one hostile input, has it read, and returns what came of it: "accepted", or why it was refused."""

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.round_opacus import teach_opacus
 from benchmarks.round_work import Shards
 from nerv_fl.models.batch import StateBatch
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from nerv_fl.threads import use_one_thread
 
 

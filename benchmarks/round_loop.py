@@ -15,7 +15,7 @@ from torch import Tensor, optim
 
 from benchmarks.round_work import Shards
 from nerv_fl.models.encoder import Encoder, get_flat, set_flat
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from nerv_fl.threads import use_one_thread
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn, optim
 from benchmarks.round_work import Shards
 from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.encoder import Encoder
-from nerv_fl.models.layers import Embedding, LayerNorm, Linear, Positions
+from nerv_fl.privacy.layers import Embedding, LayerNorm, Linear, Positions
 
 
 def teach_opacus() -> None:

@@ -19,11 +19,12 @@ from benchmarks import round_work
 from benchmarks.processes import children_cpu_s
 from nerv_fl.client.host import HostSettings
 from nerv_fl.config import Flat
+from nerv_fl.enclave import process as enclave_process
+from nerv_fl.enclave.evaluation import Pools, PoolSettings
 from nerv_fl.records import RewardRow, RoundRecord
-from nerv_fl.server import app, enclave_process
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server import app
 from nerv_fl.server.monitor import Monitor
-from nerv_fl.server.utility import Pools, PoolSettings
+from nerv_fl.server.run_folder import RunFolder
 from simulations import engine
 
 

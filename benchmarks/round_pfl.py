@@ -31,7 +31,7 @@ from torch import optim
 from benchmarks.round_opacus import private_optimizer, teach_opacus, train
 from benchmarks.round_work import Shards
 from nerv_fl.models.encoder import set_flat
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from nerv_fl.threads import use_one_thread
 
 

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nerv_fl.arrays import FloatArray
 from nerv_fl.config import RunConfig
 from nerv_fl.models.encoder import Encoder, set_flat
-from nerv_fl.models.layers import clear_grad_samples, per_sample_gradients
 from nerv_fl.models.trainable import train_only
+from nerv_fl.privacy.layers import clear_grad_samples, per_sample_gradients
 from nerv_fl.rng import stream
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from nerv_fl.tasks.encoder import EncoderTask
 from nerv_fl.threads import use_one_thread
+from nerv_fl.types import FloatArray
 
 CHUNK = 64
 

@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nerv_fl.arrays import Vector
 from nerv_fl.client.host import samples_of
-from nerv_fl.client.train import Assignment, sampling_rate, seeded_streams, train_honestly
+from nerv_fl.client.local_training import Assignment, sampling_rate, seeded_streams, train_honestly
 from nerv_fl.config import Flat, RunConfig, build
 from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.presets import PRESETS
 from nerv_fl.rng import stream
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from nerv_fl.tasks.encoder import EncoderTask
+from nerv_fl.types import Vector
 from simulations.prepare import open_folder, prepare
 
 PRESETS["small"] = replace(PRESETS["small"], num_accounts=64)

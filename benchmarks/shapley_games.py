@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 
-from nerv_fl.arrays import FloatArray
 from nerv_fl.rng import stream, torch_stream
-from nerv_fl.strategy.shapley import Control, Game, LinearControl, MaskArray, MeanControl, QuadraticControl
+from nerv_fl.shapley import Control, Game, LinearControl, MaskArray, MeanControl, QuadraticControl
+from nerv_fl.types import FloatArray
 
 CLASSES: Final = 10
 VALIDATION: Final = 64

@@ -1,8 +1,8 @@
 """CPU time and peak memory of one DP-SGD step of the whitepaper's encoder in a node, over the same step of plain SGD.
 
 One record, 77.8 million parameters, one thread. Each step is a process of its own, in turn, whose peak resident memory
-the operating system keeps. The private step is a node's own (`nerv_fl.client.train.Trainer.update`): it reads the
-record, forms and clips its gradient, draws noise for every parameter, and returns the update.
+the operating system keeps. The private step is a node's own (`nerv_fl.client.local_training.Trainer.update`): it reads
+the record, forms and clips its gradient, draws noise for every parameter, and returns the update.
 
 python -m benchmarks.whitepaper_step [--turns N] [--checkpointing]
 
@@ -27,11 +27,11 @@ from torch import Tensor, optim
 from benchmarks.measure import print_setting, print_table
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl import rng
-from nerv_fl.client.train import Trainer, seeded_streams
+from nerv_fl.client.local_training import Trainer, seeded_streams
 from nerv_fl.config import ModelConfig, RunConfig, TrainingConfig
+from nerv_fl.data import LedgerFile
 from nerv_fl.models.encoder import Encoder, get_flat, set_flat
 from nerv_fl.models.presets import get_preset
-from nerv_fl.store import LedgerFile
 from nerv_fl.tasks.encoder import EncoderTask
 from nerv_fl.threads import use_one_thread
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.files import write_atomically
+from nerv_fl.io.atomic import write_atomically
 
 LICENCE: Final = "MIT"
 

@@ -7,18 +7,18 @@ from typing import Any
 
 from datagen.consensus.verify import verify_races
 from datagen.export import export_load_parquet, export_parquet, export_seed_layout
-from datagen.invariants import verify_ledger
+from datagen.ledger_checks import verify_ledger
 from datagen.sharding.verify import verify_load
-from nerv_fl.checks import one_of
+from nerv_fl.data import open_ledger
+from nerv_fl.data.consensus import RaceFile
+from nerv_fl.data.identify import CONSENSUS, LEDGER, SHARD_LOAD, kind_of
+from nerv_fl.data.load import LoadFile
+from nerv_fl.data.load_schema import FEATURES, SPLITS
+from nerv_fl.data.multi_file import INDEX_FILE
+from nerv_fl.data.tokens import SHARD_KINDS
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.folders import SUMS_FILE, verify_bundle
-from nerv_fl.ledger import SHARD_KINDS
-from nerv_fl.store import open_ledger
-from nerv_fl.store.identify import CONSENSUS, LEDGER, SHARD_LOAD, kind_of
-from nerv_fl.store.load import LoadFile
-from nerv_fl.store.load_schema import FEATURES, SPLITS
-from nerv_fl.store.parts import INDEX_FILE
-from nerv_fl.store.races import RaceFile
+from nerv_fl.io.checksums import SUMS_FILE, verify_bundle
+from nerv_fl.validation import one_of
 
 LAYOUTS = ("seed", "parquet")
 EXPORTS = {

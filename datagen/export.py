@@ -14,15 +14,15 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from nerv_fl.arrays import IntArray
+from nerv_fl.data import ChainBlock, open_ledger
+from nerv_fl.data.atomic_hdf5 import new_file
+from nerv_fl.data.load import LoadFile
+from nerv_fl.data.load_schema import FEATURES, SPLITS
+from nerv_fl.data.multi_file import chain_blocks
+from nerv_fl.data.tokens import NO_ACCOUNT, tokens, vocabulary_size
 from nerv_fl.errors import ConfigError
-from nerv_fl.folders import staged_folder
-from nerv_fl.ledger import NO_ACCOUNT, tokens, vocabulary_size
-from nerv_fl.store import ChainBlock, open_ledger
-from nerv_fl.store.load import LoadFile
-from nerv_fl.store.load_schema import FEATURES, SPLITS
-from nerv_fl.store.new_file import new_file
-from nerv_fl.store.parts import chain_blocks
+from nerv_fl.io.checksums import staged_folder
+from nerv_fl.types import IntArray
 
 BLOCK_VALUES: Final = 2**20
 NOBODY: Final = -1

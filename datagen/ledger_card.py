@@ -9,13 +9,13 @@ from typing import Final
 import numpy as np
 
 from datagen.card import Card, Table
-from datagen.invariants import LedgerReport
 from datagen.ledger.roles import num_rich
+from datagen.ledger_checks import LedgerReport
 from datagen.plots import Labels, Line, Mark, histogram, lines
-from nerv_fl.arrays import FloatArray
+from nerv_fl.data import ChainBlock, Ledger, open_ledger
+from nerv_fl.data.tokens import MAX_BATCH, NUM_BUCKETS, SHARD_KINDS, bucket, sequence_length
 from nerv_fl.errors import DataError
-from nerv_fl.ledger import MAX_BATCH, NUM_BUCKETS, SHARD_KINDS, bucket, sequence_length
-from nerv_fl.store import ChainBlock, Ledger, open_ledger
+from nerv_fl.types import FloatArray
 
 SAMPLED_CHAINS: Final = 512
 CURVE: Final = np.linspace(0, 1, 101)

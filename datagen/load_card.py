@@ -9,10 +9,10 @@ from datagen.card import Card, Table
 from datagen.plots import Labels, Line, bars, lines
 from datagen.sharding.score import LoadScores, Recall
 from datagen.sharding.verify import LoadReport
-from nerv_fl.arrays import FloatArray
+from nerv_fl.data.load import LoadFile
+from nerv_fl.data.load_schema import CPU, HORIZON, LATENCY, SPLITS
 from nerv_fl.errors import DataError
-from nerv_fl.store.load import LoadFile
-from nerv_fl.store.load_schema import CPU, HORIZON, LATENCY, SPLITS
+from nerv_fl.types import FloatArray
 
 DAY: Final = 1440
 BEFORE: Final = 60

@@ -14,10 +14,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
-from nerv_fl.checks import in_range
 from nerv_fl.errors import ConfigError
-from nerv_fl.files import write_atomically
+from nerv_fl.io.atomic import write_atomically
 from nerv_fl.processes import worker_pool
+from nerv_fl.validation import in_range
 
 PLAN_FILE: Final = "plan.json"
 MAX_WORKERS: Final = 1024

@@ -13,8 +13,8 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nerv_fl.arrays import FloatArray, IntArray
 from nerv_fl.errors import ConfigError
+from nerv_fl.types import FloatArray, IntArray
 
 # 7.5 inches are 540 points, which a browser shows as 720 pixels.
 SIZE_INCHES: Final = (7.5, 4.0)

@@ -18,22 +18,22 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from nerv_fl.arrays import FloatArray
 from nerv_fl.client.host import NodeHost
 from nerv_fl.client.node import RoundOrder
+from nerv_fl.enclave.admission import AdmissionLog, open_round
+from nerv_fl.enclave.aggregate import OptimizerState
+from nerv_fl.enclave.deduplication import merge_clones
+from nerv_fl.enclave.evaluation import Pools, PoolSettings
+from nerv_fl.enclave.identity import EnclaveIdentity
+from nerv_fl.enclave.interface import RoundInput
+from nerv_fl.enclave.screening import examiner
+from nerv_fl.enclave.server_update import take_step
 from nerv_fl.models.encoder import Encoder, get_flat
 from nerv_fl.models.presets import get_preset
 from nerv_fl.models.weights import load_encoder, vector_hash
-from nerv_fl.server.folder import POOLS
-from nerv_fl.server.utility import Pools, PoolSettings
-from nerv_fl.strategy.aggregate import OptimizerState
-from nerv_fl.strategy.clones import merge_clones
-from nerv_fl.strategy.identity import EnclaveIdentity
-from nerv_fl.strategy.opening import AdmissionLog, open_round
-from nerv_fl.strategy.outcome import RoundInput
-from nerv_fl.strategy.screening import examiner
-from nerv_fl.strategy.shapley import ShapleyResult, estimate
-from nerv_fl.strategy.step import take_step
+from nerv_fl.server.run_folder import POOLS
+from nerv_fl.shapley import ShapleyResult, estimate
+from nerv_fl.types import FloatArray
 from simulations.engine import host_settings
 from simulations.prepare import begin_or_resume, load_recipe, prepare
 

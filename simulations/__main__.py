@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nerv_fl.errors import NervError
 from nerv_fl.records import FINAL_CLOSED, RewardRow, RoundRecord
-from nerv_fl.server.stopping import GracefulStop
+from nerv_fl.server.shutdown import GracefulStop
 from simulations.engine import run
 from simulations.prepare import claimed_folder, load_recipe, prepare
 

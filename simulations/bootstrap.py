@@ -5,10 +5,10 @@ from typing import Any, Final
 
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import CheckpointError, ConfigError
-from nerv_fl.folders import sha256_of
+from nerv_fl.io.checksums import sha256_of
 from nerv_fl.models.tensor_files import read_facts, read_tensors
 from nerv_fl.registry import Entry, open_registry
-from nerv_fl.tasks.known import find_task
+from nerv_fl.tasks.registry import find_task
 
 FACTS: Final = ("best_step", "movement_floor")
 

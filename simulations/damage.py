@@ -7,15 +7,15 @@ node has spent cannot be.
 import json
 from collections.abc import Set
 
-from nerv_fl.client.sent import SENT_FILE, Label, envelope_of, label_of
+from nerv_fl.client.outbox import SENT_FILE, Label, envelope_of, label_of
+from nerv_fl.enclave.identity import EVIDENCE_FILE
 from nerv_fl.errors import CheckpointError, PrivacyError
-from nerv_fl.folders import SUM_KEY, has_sum
+from nerv_fl.io.checksums import SUM_KEY, has_sum
 from nerv_fl.records import read_rewards
-from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.recovery import SPENDING_FILE, read_state
 from nerv_fl.server.roster import read_members
-from nerv_fl.strategy.identity import EVIDENCE_FILE
-from nerv_fl.strategy.state import FederationState
+from nerv_fl.server.run_folder import RunFolder
+from nerv_fl.strategy.server_state import FederationState
 
 LOST = "restore it from a backup, or run the recipe again in another folder"
 

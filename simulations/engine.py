@@ -9,14 +9,14 @@ from typing import Any, Final
 
 from nerv_fl.client.app import build_client_app
 from nerv_fl.client.host import HostSettings
-from nerv_fl.client.train import LocalTraining, train_honestly
+from nerv_fl.client.local_training import LocalTraining, train_honestly
 from nerv_fl.config import RunConfig
+from nerv_fl.enclave.identity import VENDOR_ROOT_FILE, own_code_hash, read_vendor_root
 from nerv_fl.ray_cluster import LOCAL, start_ray
 from nerv_fl.server.app import build_server_app, ignore_round
-from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.recorder import OnRound
-from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, own_code_hash, read_vendor_root
-from nerv_fl.tasks.known import task_environment
+from nerv_fl.server.run_folder import RunFolder
+from nerv_fl.tasks.registry import task_environment
 from simulations.adversaries import AdversarialTraining
 from simulations.faults import FaultyTraining
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from nerv_fl.client.local_training import Assignment, LocalTraining
 from nerv_fl.client.refusals import NodeLostError
-from nerv_fl.client.train import Assignment, LocalTraining
 from nerv_fl.config import RunConfig
 from nerv_fl.faults import FAILED, fate_of
 

@@ -12,9 +12,9 @@ from flwr.app import Context
 from nerv_fl.client.app import build_client_app
 from nerv_fl.client.host import HostSettings
 from nerv_fl.errors import ConfigError
-from nerv_fl.locks import hold
+from nerv_fl.io.locks import hold
 from nerv_fl.server.app import build_server_app
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from nerv_fl.server.sessions import begin_session
 from simulations.engine import host_settings
 from simulations.prepare import begin_or_resume, holds_run, load_recipe, prepare, require_claimable

@@ -15,8 +15,8 @@ from nerv_fl.client.host import samples_of
 from nerv_fl.client.preflight import check_task
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import NervError, TaskError
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.tasks.known import KNOWN, AnyTask, find_task, make_task
+from nerv_fl.server.run_folder import RunFolder
+from nerv_fl.tasks.registry import KNOWN, AnyTask, find_task, make_task
 from nerv_fl.tasks.task import DataSize
 from nerv_fl.tasks.user_code import describe
 from simulations.setups.known import setup_of

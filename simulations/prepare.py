@@ -14,20 +14,20 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Final
 
-from nerv_fl.checks import nearest
 from nerv_fl.client.node import register
 from nerv_fl.config import RunConfig, as_table, flatten, read_recipe
+from nerv_fl.enclave.create_identity import prepare_identity
+from nerv_fl.enclave.identity import own_code_hash
 from nerv_fl.errors import CheckpointError, ConfigError
-from nerv_fl.files import write_atomically
-from nerv_fl.folders import sha256_of
-from nerv_fl.locks import LOCK_FILE
+from nerv_fl.io.atomic import write_atomically
+from nerv_fl.io.checksums import sha256_of
+from nerv_fl.io.locks import LOCK_FILE
 from nerv_fl.ray_cluster import LOCAL
-from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.recovery import require_whole, rounds_done
+from nerv_fl.server.run_folder import RunFolder
 from nerv_fl.server.sessions import session
-from nerv_fl.strategy.birth import prepare_identity
-from nerv_fl.strategy.identity import own_code_hash
-from nerv_fl.tasks.known import add_task_folder
+from nerv_fl.tasks.registry import add_task_folder
+from nerv_fl.validation import nearest
 from simulations.adversaries import assign_roles
 from simulations.bootstrap import given_weights, provenance, require_begun_with
 from simulations.damage import require_resumable

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Final
 
 from nerv_fl.config import RunConfig
+from nerv_fl.crypto.sealed_storage import machine_secret_path
 from nerv_fl.errors import ConfigError, SetupError
 from nerv_fl.models.device import usable_device
 from nerv_fl.models.presets import get_preset
 from nerv_fl.own_packages import namesakes
 from nerv_fl.ray_cluster import LOCAL, require_cluster
-from nerv_fl.sealing.storage import machine_secret_path
 from nerv_fl.server.tracking import require_trackers
-from nerv_fl.tasks.known import find_task
+from nerv_fl.tasks.registry import find_task
 
 BYTES_A_NODE: Final = 20_000
 """Keys, spending ledger and lock of a node, measured in blocks of 4 KiB."""

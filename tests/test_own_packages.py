@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nerv_fl.errors import ConfigError, SetupError
-from nerv_fl.tasks.known import TASK_FOLDERS, add_task_folder, find_task
+from nerv_fl.tasks.registry import TASK_FOLDERS, add_task_folder, find_task
 from simulations.requirements import require_no_namesake
 
 ROOT = Path(__file__).parents[1]

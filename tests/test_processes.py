@@ -26,7 +26,7 @@ print("ended")
 KEYS_IN_A_PROCESS = """
 print("begun", flush=True)
 from pathlib import Path
-from nerv_fl.strategy.birth import prepare_identity
+from nerv_fl.enclave.create_identity import prepare_identity
 prepare_identity(Path("keys"), run="a", place="process")
 print("ended")
 """

@@ -50,11 +50,11 @@ RULES = {
     "only logs, the registry, TLS and the facts about a start read a calendar": Rule(
         r"time\.(time|time_ns|localtime|gmtime|ctime)|datetime\.(datetime|date)\.(now|utcnow|today)",
         # sessions.py: when and how long a run was executed, for its manifest; no result depends on it.
-        ("nerv_fl/logs.py", "nerv_fl/registry/store.py", "nerv_fl/server/sessions.py", "nerv_fl/deploy/*"),
+        ("nerv_fl/io/logging.py", "nerv_fl/registry/store.py", "nerv_fl/server/sessions.py", "nerv_fl/deploy/*"),
         SHIPPED,
     ),
     "only the command line prints": Rule(r"print", ("nerv_fl/cli*", "*/__main__.py"), SHIPPED),
-    "only the store reads HDF5": Rule(r"h5py(\..*)?", ("nerv_fl/store/*", "datagen/export.py"), SHIPPED),
+    "only the store reads HDF5": Rule(r"h5py(\..*)?", ("nerv_fl/data/*", "datagen/export.py"), SHIPPED),
     "only the apps, the strategy and the engine know Flower": Rule(
         r"flwr(\..*)?",
         (
@@ -80,8 +80,8 @@ RULES = {
         ("nerv_fl/processes.py",),
         SHIPPED,
     ),
-    "only clients and the bootstrap know Opacus": Rule(
-        r"opacus(\..*)?", ("nerv_fl/client/*", "nerv_fl/bootstrap/*"), SHIPPED
+    "only privacy, clients and the bootstrap know Opacus": Rule(
+        r"opacus(\..*)?", ("nerv_fl/privacy/*", "nerv_fl/client/*", "nerv_fl/bootstrap/*"), SHIPPED
     ),
 }
 
@@ -100,7 +100,7 @@ OFFENCES = {
     "only the apps, the strategy and the engine know Flower": ["from flwr.app import Message"],
     "only the engine and the clusters know Ray": ["import ray"],
     "worker processes start without the main script": ["import multiprocessing as m\nm.get_context('spawn')"],
-    "only clients and the bootstrap know Opacus": ["from opacus.optimizers import DPOptimizer"],
+    "only privacy, clients and the bootstrap know Opacus": ["from opacus.optimizers import DPOptimizer"],
 }
 
 INNOCENT = """

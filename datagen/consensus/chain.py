@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from datagen.consensus.cast import (
+from datagen.consensus.parameters import (
     AGAINST,
     BAD,
     CONVICTED,
@@ -41,7 +41,7 @@ from datagen.consensus.validators import (
     vote,
     vote_again,
 )
-from nerv_fl.races import NO_OUTCOME, PROPOSE, TIMEOUT
+from nerv_fl.data.quorum import NO_OUTCOME, PROPOSE, TIMEOUT
 
 _ROUNDS = len(ROUND)
 

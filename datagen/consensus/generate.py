@@ -12,15 +12,15 @@ from datagen.consensus.simulate import continued, simulate
 from datagen.ledger.generate import draw_blocks
 from datagen.ledger.shape import LedgerShape
 from datagen.parts import Part, Staging, make_parts
-from nerv_fl.arrays import FloatArray, IntArray
-from nerv_fl.checks import in_range
+from nerv_fl.data import ChainBlock
+from nerv_fl.data.consensus import RaceFile
+from nerv_fl.data.consensus_schema import RaceInfo
+from nerv_fl.data.consensus_writer import join_races, write_races
+from nerv_fl.data.load_writer import draw_split
 from nerv_fl.errors import DataError
 from nerv_fl.rng import stream
-from nerv_fl.store import ChainBlock
-from nerv_fl.store.load_writer import draw_split
-from nerv_fl.store.race_schema import RaceInfo
-from nerv_fl.store.race_writer import join_races, write_races
-from nerv_fl.store.races import RaceFile
+from nerv_fl.types import FloatArray, IntArray
+from nerv_fl.validation import in_range
 
 GENERATOR: Final = "datagen.consensus/1"
 MAX_SHARDS: Final = 10**6

@@ -14,14 +14,14 @@ import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from datagen.consensus.generate import play_on
-from nerv_fl.arrays import BoolArray, FloatArray, IntArray
-from nerv_fl.checks import in_range
+from nerv_fl.data.consensus import RaceFile
+from nerv_fl.data.consensus_schema import RaceBlock
+from nerv_fl.data.quorum import CUTS, DISPUTED, MAX_CANDIDATES, Standing, votes_at
 from nerv_fl.errors import DataError
+from nerv_fl.models.consensus_inputs import make_inputs, standings
 from nerv_fl.models.predictor import race_facts
-from nerv_fl.models.race_inputs import make_inputs, standings
-from nerv_fl.races import CUTS, DISPUTED, MAX_CANDIDATES, Standing, votes_at
-from nerv_fl.store.race_schema import RaceBlock
-from nerv_fl.store.races import RaceFile
+from nerv_fl.types import BoolArray, FloatArray, IntArray
+from nerv_fl.validation import in_range
 
 ROLLOUTS: Final = 64
 BATCHES_FIRST: Final = 12

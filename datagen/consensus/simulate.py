@@ -6,7 +6,8 @@ from typing import Any, Final
 import numpy as np
 
 from datagen.consensus.candidates import announce, choose, tamper
-from datagen.consensus.cast import (
+from datagen.consensus.chain import play
+from datagen.consensus.parameters import (
     AGAINST,
     BYZANTINE,
     CANDIDATE,
@@ -32,10 +33,10 @@ from datagen.consensus.cast import (
     TAMPERING,
     UNDECIDED,
 )
-from datagen.consensus.chain import play
 from datagen.consensus.validators import below, compiled
-from nerv_fl.arrays import FloatArray, IntArray
-from nerv_fl.races import (
+from nerv_fl.data import ChainBlock
+from nerv_fl.data.consensus_schema import CANDIDATE_COLUMNS, RACE_COLUMNS, TX_COLUMNS, RaceBlock
+from nerv_fl.data.quorum import (
     MAX_CANDIDATES,
     MAX_EVENTS,
     MAX_VALIDATORS,
@@ -45,8 +46,7 @@ from nerv_fl.races import (
     PAST,
 )
 from nerv_fl.rng import stream
-from nerv_fl.store import ChainBlock
-from nerv_fl.store.race_schema import CANDIDATE_COLUMNS, RACE_COLUMNS, TX_COLUMNS, RaceBlock
+from nerv_fl.types import FloatArray, IntArray
 
 MANY: Final = 2**31
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 
-from datagen.consensus.cast import (
+from datagen.consensus.parameters import (
     AGAINST,
     AGAINST_IT,
     BAD,
@@ -28,8 +28,8 @@ from datagen.consensus.cast import (
     SECOND_VOTE,
     VIEW,
 )
-from nerv_fl import races
-from nerv_fl.races import MAX_WEIGHT, NUM_BUCKETS, QUORUM
+from nerv_fl.data import quorum as races
+from nerv_fl.data.quorum import MAX_WEIGHT, NUM_BUCKETS, QUORUM
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,7 +47,7 @@ def compiled(function: F) -> F:
 
 @compiled
 def pack(kind: int, candidate: int, weight: float, validator: int) -> int:
-    """Return the token of an event; see `nerv_fl.races`."""
+    """Return the token of an event; see `nerv_fl.data.quorum`."""
     return kind << 12 | int(candidate) << 10 | (int(weight) * NUM_BUCKETS // _BUCKET) << 6 | validator
 
 

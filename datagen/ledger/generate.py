@@ -10,16 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from datagen.ledger.apply_transactions import settle
+from datagen.ledger.intents import draw_orders
 from datagen.ledger.kinds import draw_kinds, traits_of
-from datagen.ledger.orders import draw_orders
 from datagen.ledger.roles import draw_cast
-from datagen.ledger.settle import settle
 from datagen.ledger.shape import GENERATOR, LedgerShape
 from datagen.parts import Part, Staging, made_parts, make_parts, plan_parts
 from nerv_fl import rng
-from nerv_fl.checks import in_range
-from nerv_fl.errors import DataError
-from nerv_fl.store import (
+from nerv_fl.data import (
     ChainBlock,
     Ledger,
     LedgerFile,
@@ -29,6 +27,8 @@ from nerv_fl.store import (
     write_index,
     write_ledger,
 )
+from nerv_fl.errors import DataError
+from nerv_fl.validation import in_range
 
 MAX_RAY_PARTS: Final = 10**5
 

@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 
 from nerv_fl import rng
-from nerv_fl.arrays import FloatArray, IntArray
-from nerv_fl.ledger import SHARD_KINDS
+from nerv_fl.data.tokens import SHARD_KINDS
+from nerv_fl.types import FloatArray, IntArray
 
 
 @dataclass(frozen=True, kw_only=True)

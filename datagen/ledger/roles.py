@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 
 from datagen.ledger.kinds import Traits
-from nerv_fl.arrays import FloatArray, IntArray
-from nerv_fl.ledger import MAX_SUPPLY_NANO
+from nerv_fl.data.tokens import MAX_SUPPLY_NANO
+from nerv_fl.types import FloatArray, IntArray
 
 PROFILES: Final = ("genesis", "live")
 MIN_SUPPLY_NANO: Final = 10**15

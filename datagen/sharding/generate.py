@@ -7,9 +7,9 @@ from typing import Final
 
 from datagen.parts import Part, Staging, make_parts
 from datagen.sharding.kernel import simulate
-from nerv_fl.checks import in_range
-from nerv_fl.store.load_schema import LoadInfo
-from nerv_fl.store.load_writer import draw_split, join_loads, write_load
+from nerv_fl.data.load_schema import LoadInfo
+from nerv_fl.data.load_writer import draw_split, join_loads, write_load
+from nerv_fl.validation import in_range
 
 GENERATOR: Final = "nerv-fl load 1"
 PART_SHARDS: Final = 25

@@ -15,9 +15,9 @@ import numba
 import numpy as np
 
 from datagen.sharding.shard import OU_MINUTES, OU_SIGMA, POOL, STATE, Records, draw_parameters, first_state
-from nerv_fl.arrays import FloatArray
+from nerv_fl.data.load_schema import CALM_CPU, CALM_WAIT_S, HOT_CPU, HOT_WAIT_S, RUN, LoadBlock
 from nerv_fl.rng import stream
-from nerv_fl.store.load_schema import CALM_CPU, CALM_WAIT_S, HOT_CPU, HOT_WAIT_S, RUN, LoadBlock
+from nerv_fl.types import FloatArray
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -175,7 +175,7 @@ def _step(s: Any, p: Any, rng: np.random.Generator) -> None:
 
 @compiled
 def _report(s: Any, p: Any, row: Any) -> None:
-    """Fill a row with what the monitoring sees of a state, in the order of `nerv_fl.store.load_schema.FEATURES`."""
+    """Fill a row with what the monitoring sees of a state, in the order of `nerv_fl.data.load_schema.FEATURES`."""
     row[0] = _round(s.served / MINUTE_S, FINE)
     row[1] = s.queue
     row[2] = s.cpu

@@ -17,12 +17,12 @@ from sklearn.preprocessing import StandardScaler
 
 from datagen.sharding.kernel import hidden_states, overload_probability
 from datagen.sharding.shard import draw_parameters
-from nerv_fl.arrays import BoolArray, FloatArray, IntArray
-from nerv_fl.checks import in_range
+from nerv_fl.data.load import LoadFile
+from nerv_fl.data.load_schema import CLEAN, CPU, HORIZON, labels
 from nerv_fl.errors import DataError
 from nerv_fl.rng import stream
-from nerv_fl.store.load import LoadFile
-from nerv_fl.store.load_schema import CLEAN, CPU, HORIZON, labels
+from nerv_fl.types import BoolArray, FloatArray, IntArray
+from nerv_fl.validation import in_range
 
 FALSE_ALARMS: Final = 0.05
 SPANS: Final = (5, 15, 60)

@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from datagen.sharding.kernel import hidden_states, simulate
 from datagen.sharding.shard import Records
-from nerv_fl.arrays import FloatArray, IntArray
-from nerv_fl.checks import in_range
+from nerv_fl.data.load import LoadFile
+from nerv_fl.data.load_schema import FEATURES, SPLITS, LoadBlock, labels, overloaded
+from nerv_fl.data.load_writer import content_digest, draw_split, normalise
 from nerv_fl.errors import DataError
-from nerv_fl.store.load import LoadFile
-from nerv_fl.store.load_schema import FEATURES, SPLITS, LoadBlock, labels, overloaded
-from nerv_fl.store.load_writer import content_digest, draw_split, normalise
+from nerv_fl.types import FloatArray, IntArray
+from nerv_fl.validation import in_range
 
 HIGHEST: Final = {
     "cpu_percent": 100.0,

@@ -25,11 +25,11 @@ from nerv_fl.bootstrap.gradient import Team
 from nerv_fl.bootstrap.public import PublicData
 from nerv_fl.bootstrap.training import Pretraining, Standing
 from nerv_fl.bootstrap.workers import Assignment, Cluster, LocalWorker
+from nerv_fl.data import open_ledger
 from nerv_fl.errors import CheckpointError, ConfigError
 from nerv_fl.models.evaluate import EncoderMeasures
 from nerv_fl.models.presets import get_preset
 from nerv_fl.ray_cluster import LOOPBACK, start_ray
-from nerv_fl.store import open_ledger
 from nerv_fl.threads import use_one_thread
 
 PATIENCE: Final = timedelta(minutes=30)

@@ -22,16 +22,16 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor, nn, optim
 
-from nerv_fl.arrays import FloatArray
-from nerv_fl.bootstrap.lessons import Lesson, Lessons
-from nerv_fl.bootstrap.race_scores import Answers, answers
+from nerv_fl.bootstrap.consensus_scores import Answers, answers
 from nerv_fl.bootstrap.schedule import warm_cosine
-from nerv_fl.checks import in_range
+from nerv_fl.bootstrap.soft_labels import Lesson, Lessons
+from nerv_fl.data.consensus import RaceFile
+from nerv_fl.data.quorum import CUTS
+from nerv_fl.models.consensus_inputs import RaceInputs
 from nerv_fl.models.predictor import Predictor
-from nerv_fl.models.race_inputs import RaceInputs
-from nerv_fl.races import CUTS
 from nerv_fl.rng import torch_stream
-from nerv_fl.store.races import RaceFile
+from nerv_fl.types import FloatArray
+from nerv_fl.validation import in_range
 
 CLIP: Final = 1.0
 TINY: Final = 1e-12

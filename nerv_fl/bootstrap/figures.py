@@ -7,7 +7,7 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nerv_fl.files import write_atomically
+from nerv_fl.io.atomic import write_atomically
 
 INK: Final = "#1b1f24"
 COLOURS: Final = ("#0b6bcb", "#d1481f", "#7a7f87", "#b9bec6")

@@ -37,13 +37,13 @@ from nerv_fl.bootstrap.forecast_int8 import export_corrected
 from nerv_fl.bootstrap.forecast_measures import platt
 from nerv_fl.bootstrap.forecast_plots import plot_all
 from nerv_fl.bootstrap.forecast_windows import Amounts, Counts, Examination, count, last_minute_places
+from nerv_fl.data.load import LoadFile
+from nerv_fl.data.load_schema import SPLITS
 from nerv_fl.errors import CheckpointError, DataError
-from nerv_fl.files import write_atomically
+from nerv_fl.io.atomic import write_atomically
 from nerv_fl.models.forecaster import WIDTH, WINDOW, Forecaster
 from nerv_fl.models.forecaster_files import Forecasts, OnnxForecaster, save_forecaster
 from nerv_fl.rng import torch_stream
-from nerv_fl.store.load import LoadFile
-from nerv_fl.store.load_schema import SPLITS
 from nerv_fl.threads import use_one_thread
 
 CHECKPOINT: Final = "checkpoint.pt"

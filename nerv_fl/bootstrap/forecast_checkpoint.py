@@ -10,7 +10,7 @@ import torch
 
 from nerv_fl.bootstrap.forecast_fit import Evaluation, ForecastSettings, Progress
 from nerv_fl.errors import CheckpointError
-from nerv_fl.files import write_atomically
+from nerv_fl.io.atomic import write_atomically
 
 
 def identity(settings: ForecastSettings, *, content_sha256: str) -> dict[str, Any]:

@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nerv_fl.arrays import BoolArray, FloatArray, IntArray
+from nerv_fl.data.load import LoadFile
+from nerv_fl.data.load_schema import HORIZON, labels
 from nerv_fl.errors import DataError
 from nerv_fl.models.forecast_losses import FIRST, Windows
 from nerv_fl.models.forecaster import WINDOW, LoadScale
-from nerv_fl.store.load import LoadFile
-from nerv_fl.store.load_schema import HORIZON, labels
+from nerv_fl.types import BoolArray, FloatArray, IntArray
 
 NEAR_BEFORE: Final = HORIZON
 NEAR_AFTER: Final = 20

@@ -19,7 +19,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from nerv_fl.arrays import BoolArray, IntArray
 from nerv_fl.bootstrap.forecast_data import LoadSeries
 from nerv_fl.bootstrap.forecast_measures import (
     ALARM,
@@ -34,9 +33,10 @@ from nerv_fl.bootstrap.forecast_measures import (
     threshold_at,
 )
 from nerv_fl.bootstrap.forecast_windows import DAY, Examination, Places
+from nerv_fl.data.load_schema import FEATURES
 from nerv_fl.models.forecaster import WINDOW, Forecaster
 from nerv_fl.models.forecaster_files import Forecasts
-from nerv_fl.store.load_schema import FEATURES
+from nerv_fl.types import BoolArray, IntArray
 
 Predict = Callable[[npt.NDArray[np.float32]], Forecasts]
 """A model: raw metrics, float32 (B, 60, 11), to the next metrics and the probability of overload."""

@@ -15,17 +15,17 @@ from typing import Any, Final
 import torch
 from torch import Tensor, optim
 
-from nerv_fl.arrays import FloatArray
 from nerv_fl.bootstrap.forecast_data import PoissonWindows
 from nerv_fl.bootstrap.schedule import warm_cosine
-from nerv_fl.checks import in_range
-from nerv_fl.client.privacy import Mechanism, PrivateOptimizer, epsilon_of, private_optimizer
 from nerv_fl.config import PrivacyConfig
 from nerv_fl.errors import DataError
 from nerv_fl.models.forecast_losses import FIRST, METRICS_WEIGHT, Windows, overload_loss, window_losses
 from nerv_fl.models.forecaster import METRICS, Forecaster
-from nerv_fl.models.layers import drop_non_finite, empty_grad_samples, per_sample_gradients
+from nerv_fl.privacy.accounting import Mechanism, PrivateOptimizer, epsilon_of, private_optimizer
+from nerv_fl.privacy.layers import drop_non_finite, empty_grad_samples, per_sample_gradients
 from nerv_fl.rng import stream
+from nerv_fl.types import FloatArray
+from nerv_fl.validation import in_range
 
 MAX_NORM: Final = 1.0
 """Length at which the gradient of a batch is cut without DP."""

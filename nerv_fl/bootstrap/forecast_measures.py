@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
-from nerv_fl.arrays import BoolArray, FloatArray, IntArray
+from nerv_fl.data.load_schema import HORIZON
 from nerv_fl.errors import DataError
-from nerv_fl.store.load_schema import HORIZON
+from nerv_fl.types import BoolArray, FloatArray, IntArray
 
 ALARM: Final = 0.92
 """Probability above which a shard is split. Source: NERV whitepaper, dynamic sharding."""

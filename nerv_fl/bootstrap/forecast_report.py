@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from nerv_fl.bootstrap.forecast import Forecasting
 from nerv_fl.bootstrap.forecast_evaluate import Measures
-from nerv_fl.store.load_schema import FEATURES
+from nerv_fl.data.load_schema import FEATURES
 
 MODEL: Final = "float32"
 INT8: Final = "int8"

@@ -8,14 +8,14 @@ from typing import Final
 
 import numpy as np
 
-from nerv_fl.arrays import BoolArray, IntArray
 from nerv_fl.bootstrap.forecast_data import LoadSeries
 from nerv_fl.bootstrap.forecast_measures import episodes
-from nerv_fl.checks import in_range
+from nerv_fl.data.load_schema import HORIZON
 from nerv_fl.errors import DataError
 from nerv_fl.models.forecaster import WINDOW
 from nerv_fl.rng import stream
-from nerv_fl.store.load_schema import HORIZON
+from nerv_fl.types import BoolArray, IntArray
+from nerv_fl.validation import in_range
 
 DAY: Final = 1440
 FITTED: Final = 100_000

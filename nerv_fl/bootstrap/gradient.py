@@ -18,13 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nerv_fl.bootstrap.hints import hinted
-from nerv_fl.client.privacy import PrivateOptimizer
+from nerv_fl.bootstrap.privileged_features import hinted
 from nerv_fl.config import BootstrapConfig
 from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.encoder import Encoder
-from nerv_fl.models.layers import clear_grad_samples, drop_non_finite, empty_grad_samples, per_sample_gradients
 from nerv_fl.models.losses import data_free_gradient, masked_cross_entropy, sample_losses
+from nerv_fl.privacy.accounting import PrivateOptimizer
+from nerv_fl.privacy.layers import clear_grad_samples, drop_non_finite, empty_grad_samples, per_sample_gradients
 
 
 def _alone(vector_P: Tensor) -> Tensor:

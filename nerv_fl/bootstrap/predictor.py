@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nerv_fl.bootstrap.consensus_scores import Logits, RaceScores, answers, score
 from nerv_fl.bootstrap.distill import (
     Distillation,
     DistillConfig,
@@ -29,20 +30,19 @@ from nerv_fl.bootstrap.distill import (
     calibrate,
     heldout_losses,
 )
-from nerv_fl.bootstrap.lessons import Continue, Lessons
 from nerv_fl.bootstrap.predictor_checkpoint import restore, snapshot
 from nerv_fl.bootstrap.predictor_plots import plot_predictor
-from nerv_fl.bootstrap.race_scores import Logits, RaceScores, answers, score
+from nerv_fl.bootstrap.soft_labels import Continue, Lessons
+from nerv_fl.data.consensus import RaceFile
+from nerv_fl.data.quorum import CUTS
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.files import write_atomically
-from nerv_fl.folders import sha256_of
+from nerv_fl.io.atomic import write_atomically
+from nerv_fl.io.checksums import sha256_of
 from nerv_fl.models.consensus import as_feed, longest_feed, open_onnx
+from nerv_fl.models.consensus_inputs import RaceInputs
 from nerv_fl.models.predictor import Predictor
 from nerv_fl.models.predictor_files import save_predictor, write_int8
-from nerv_fl.models.race_inputs import RaceInputs
 from nerv_fl.models.weights import read_table
-from nerv_fl.races import CUTS
-from nerv_fl.store.races import RaceFile
 from nerv_fl.threads import use_one_thread
 
 WEIGHTS: Final = "predictor.safetensors"

@@ -17,13 +17,13 @@ from nerv_fl.bootstrap.public import PublicData
 from nerv_fl.bootstrap.resume import begun_with, checkpoint_path, require_begun
 from nerv_fl.bootstrap.training import Point, Standing
 from nerv_fl.bootstrap.workers import Assignment, Cluster, Worker, working
-from nerv_fl.client.privacy import Mechanism, epsilon_of
 from nerv_fl.config import Flat, PrivacyConfig, RunConfig
+from nerv_fl.data import open_ledger
 from nerv_fl.errors import CheckpointError, ConfigError
-from nerv_fl.files import write_atomically
+from nerv_fl.io.atomic import write_atomically
 from nerv_fl.models.evaluate import EncoderMeasures
 from nerv_fl.models.presets import get_preset
-from nerv_fl.store import open_ledger
+from nerv_fl.privacy.accounting import Mechanism, epsilon_of
 from nerv_fl.threads import use_one_thread
 
 logger = logging.getLogger(__name__)

@@ -10,15 +10,15 @@ from typing import Final
 
 import numpy as np
 
-from nerv_fl.arrays import FloatArray
-from nerv_fl.bootstrap.hints import Hints
+from nerv_fl.bootstrap.privileged_features import Hints
 from nerv_fl.config import RunConfig
+from nerv_fl.data import Ledger, Samples
 from nerv_fl.errors import DataError
 from nerv_fl.models.batch import StateBatch, draw_masks, evaluation_masks, make_batch, movement
 from nerv_fl.models.evaluate import BalanceBaselines
 from nerv_fl.models.losses import MOVEMENT_FLOOR
 from nerv_fl.models.presets import Preset
-from nerv_fl.store import Ledger, Samples
+from nerv_fl.types import FloatArray
 
 BLOCK_BALANCES: Final = 2**22
 """Balances read at a time while counting."""

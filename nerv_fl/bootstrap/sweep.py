@@ -11,11 +11,11 @@ import numpy as np
 
 from nerv_fl.bootstrap.public import PublicData
 from nerv_fl.bootstrap.training import Pretraining
-from nerv_fl.checks import in_range
 from nerv_fl.config import BootstrapConfig, RunConfig
+from nerv_fl.data import open_ledger
 from nerv_fl.models.presets import get_preset
-from nerv_fl.store import open_ledger
 from nerv_fl.threads import use_one_thread
+from nerv_fl.validation import in_range
 
 OnRate = Callable[[int, int], None]
 """Called with (rates tried, rates)."""

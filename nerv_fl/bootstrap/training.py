@@ -16,13 +16,13 @@ from torch import Tensor, optim
 from nerv_fl.bootstrap.gradient import Objective, Team, plain_gradient, private_gradient
 from nerv_fl.bootstrap.public import PublicData
 from nerv_fl.bootstrap.schedule import cosine
-from nerv_fl.client.privacy import private_optimizer
 from nerv_fl.config import RunConfig
 from nerv_fl.models.device import usable_device
 from nerv_fl.models.encoder import Encoder, centre, get_flat, set_flat
 from nerv_fl.models.evaluate import EncoderMeasures, measure_samples, summarise
 from nerv_fl.models.presets import Preset
 from nerv_fl.models.weights import load_encoder
+from nerv_fl.privacy.accounting import private_optimizer
 from nerv_fl.rng import stream, torch_stream
 
 ALONE = Team()

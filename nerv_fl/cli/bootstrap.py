@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 
 from nerv_fl.cli.completion import complete_setting
-from nerv_fl.cli.live import RunDisplay
+from nerv_fl.cli.progress import RunDisplay
 from nerv_fl.cli.writing import writes_output
-from nerv_fl.epsilon import format_epsilon
+from nerv_fl.privacy.epsilon import format_epsilon
 
 if TYPE_CHECKING:
     from nerv_fl.bootstrap.pretrain import BootstrapResult

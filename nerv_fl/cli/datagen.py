@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from nerv_fl.checks import one_of
 from nerv_fl.cli.writing import writes_output
+from nerv_fl.validation import one_of
 
 datagen_app = typer.Typer(no_args_is_help=True, help="Generate data sets, prove their invariants, publish them.")
 
@@ -58,9 +58,9 @@ def ledger(
 ) -> None:
     """Generate a ledger: chains of states with the batches between them, and its card."""
     from datagen.card import write_card  # noqa: PLC0415 (seconds of imports)
-    from datagen.invariants import verify_ledger  # noqa: PLC0415
     from datagen.ledger import generate_ledger, generate_ledger_parts  # noqa: PLC0415
     from datagen.ledger_card import ledger_card  # noqa: PLC0415
+    from datagen.ledger_checks import verify_ledger  # noqa: PLC0415
     from datagen.presets import LEDGER_PRESETS  # noqa: PLC0415
 
     one_of("--preset", preset, choices=LEDGER_PRESETS)
@@ -146,8 +146,8 @@ def consensus(
     from datagen.consensus.generate import RaceShape, generate_races  # noqa: PLC0415
     from datagen.consensus.score import score_races  # noqa: PLC0415
     from datagen.consensus.verify import verify_races  # noqa: PLC0415
+    from datagen.consensus_card import race_card  # noqa: PLC0415
     from datagen.presets import CONSENSUS_PRESETS  # noqa: PLC0415
-    from datagen.race_card import race_card  # noqa: PLC0415
     from nerv_fl.models.weights import read_table  # noqa: PLC0415
 
     one_of("--preset", preset, choices=CONSENSUS_PRESETS)
@@ -204,7 +204,7 @@ def export(
 @writes_output
 def bundle(path: Data, out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")]) -> None:
     """Make a folder to publish: data, card, licence and hashes, which `verify` checks on any machine."""
-    from datagen.bundle import write_bundle  # noqa: PLC0415
+    from datagen.publish import write_bundle  # noqa: PLC0415
 
     print(write_bundle(path, out))
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from nerv_fl.cli.completion import complete_recipe, complete_setting
 
 if TYPE_CHECKING:
-    from nerv_fl.deploy.findings import Results
+    from nerv_fl.deploy.diagnostics import Results
 
 deploy_app = typer.Typer(no_args_is_help=True, help="Run a federation on machines of its own.")
 
@@ -38,7 +38,7 @@ def init(
     Copy server/ to the server and node-N/ to the machine of node N, keep ca/ to yourself, and delete the rest. On one
     machine everything runs from where it is.
     """
-    from nerv_fl.deploy.initialise import initialise  # noqa: PLC0415 (seconds of imports)
+    from nerv_fl.deploy.provision import initialise  # noqa: PLC0415 (seconds of imports)
     from simulations.prepare import load_recipe  # noqa: PLC0415
 
     everybody = [f"federation.num_nodes={nodes}", f"federation.cohort_size={nodes}"]
@@ -69,7 +69,7 @@ def add(folder: Folder) -> None:
     Only server/ need be there. Copy node-N/ to the node's machine, server/ back to the server, run register.sh, run.sh.
     """
     from nerv_fl.deploy.layout import Deployment  # noqa: PLC0415
-    from nerv_fl.deploy.members import add_node  # noqa: PLC0415
+    from nerv_fl.deploy.membership import add_node  # noqa: PLC0415
 
     deployment = Deployment(folder)
     print(deployment.node(add_node(deployment)).root)
@@ -79,7 +79,7 @@ def add(folder: Folder) -> None:
 def remove(folder: Folder, node: Annotated[int, typer.Option(min=0, help="The node that leaves, for good.")]) -> None:
     """Take a node off the roster, while the server stands still; run register.sh, run.sh afterwards."""
     from nerv_fl.deploy.layout import Deployment  # noqa: PLC0415
-    from nerv_fl.deploy.members import remove_node  # noqa: PLC0415
+    from nerv_fl.deploy.membership import remove_node  # noqa: PLC0415
 
     remove_node(Deployment(folder), node)
     print(f"node {node} takes part no more")
@@ -122,7 +122,7 @@ def _summary(folder: Path, results: "Results") -> str:
 def record_data(folder: Annotated[Path, typer.Argument(help="Folder of a node's machine.")]) -> None:
     """Record that a node's data.h5 was replaced on purpose: `check` compares it with this one from now on."""
     from nerv_fl.deploy.layout import NodeMachine  # noqa: PLC0415
-    from nerv_fl.deploy.node_machine import record_data  # noqa: PLC0415
+    from nerv_fl.deploy.provision_node import record_data  # noqa: PLC0415
 
     machine = NodeMachine(folder)
     print(f"{machine.data}: SHA-256 {record_data(machine)}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from nerv_fl.models.export.source import Source
+    from nerv_fl.models.export.export_source import Source
 
 
 def export(
@@ -43,9 +43,9 @@ def export(
 
 def _sources(path: Path) -> "tuple[Source, ...]":
     """Return the models of a path: a run's model, or those in model files."""
-    from nerv_fl.models.export.source import find_models, open_source  # noqa: PLC0415
-    from nerv_fl.server.folder import RunFolder  # noqa: PLC0415
-    from nerv_fl.server.trained import trained_model  # noqa: PLC0415
+    from nerv_fl.models.export.export_source import find_models, open_source  # noqa: PLC0415
+    from nerv_fl.server.export_source import trained_model  # noqa: PLC0415
+    from nerv_fl.server.run_folder import RunFolder  # noqa: PLC0415
 
     run = RunFolder(path)
     if run.config_path.is_file():

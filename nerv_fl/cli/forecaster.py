@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from nerv_fl.cli.writing import writes_output
-from nerv_fl.epsilon import format_epsilon
+from nerv_fl.privacy.epsilon import format_epsilon
 
 if TYPE_CHECKING:
     from nerv_fl.bootstrap.forecast_fit import Evaluation

@@ -19,15 +19,15 @@ from nerv_fl.cli.datagen import datagen_app
 from nerv_fl.cli.deploy import deploy_app
 from nerv_fl.cli.export import export
 from nerv_fl.cli.forecaster import forecaster
-from nerv_fl.cli.live import RunDisplay
 from nerv_fl.cli.models import models_app
 from nerv_fl.cli.predictor import predictor
+from nerv_fl.cli.progress import RunDisplay
 from nerv_fl.cli.recover import recover
 from nerv_fl.cli.rewards import rewards
 from nerv_fl.cli.streams import BROKEN_PIPE, drop_output, open_closed_streams
 from nerv_fl.cli.sweep import sweep
 from nerv_fl.errors import NervError, SealError
-from nerv_fl.logs import start_logs
+from nerv_fl.io.logging import start_logs
 from nerv_fl.records import FINAL_CLOSED
 from nerv_fl.tasks.user_code import user_error
 
@@ -119,7 +119,7 @@ def simulate(
     federation.num_rounds to more rounds, which extends it.
     """
     from nerv_fl.server.recovery import rounds_done as count_rounds  # noqa: PLC0415
-    from nerv_fl.server.stopping import GracefulStop  # noqa: PLC0415
+    from nerv_fl.server.shutdown import GracefulStop  # noqa: PLC0415
     from simulations.engine import run  # noqa: PLC0415 (seconds of imports that other commands do not need)
     from simulations.prepare import claimed_folder, load_recipe, prepare  # noqa: PLC0415
 
@@ -147,9 +147,9 @@ def simulate(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write a run folder's report.html again from its records; a run that is under way writes it after every round."""
-    from nerv_fl.server.folder import RunFolder  # noqa: PLC0415
+    from nerv_fl.report import write_report  # noqa: PLC0415
     from nerv_fl.server.recovery import require_whole  # noqa: PLC0415
-    from nerv_fl.server.report import write_report  # noqa: PLC0415
+    from nerv_fl.server.run_folder import RunFolder  # noqa: PLC0415
 
     run = RunFolder(folder)
     # A report from records that were read before the run's end must not replace the run's own last one.
@@ -171,8 +171,8 @@ def verify(
 
     Without --root, the root is read from the same run folder, which shows that the file is whole, not who wrote it.
     """
-    from nerv_fl.strategy.certificate import verify_certificate  # noqa: PLC0415
-    from nerv_fl.strategy.identity import pinned_root, read_vendor_root  # noqa: PLC0415
+    from nerv_fl.enclave.certificate import verify_certificate  # noqa: PLC0415
+    from nerv_fl.enclave.identity import pinned_root, read_vendor_root  # noqa: PLC0415
 
     vendor_root = read_vendor_root(root or pinned_root(certificate))
     try:

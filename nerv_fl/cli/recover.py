@@ -22,8 +22,8 @@ def recover(
     the run; a simulation repeats the lost rounds with the same results.
     """
     from nerv_fl.errors import CheckpointError  # noqa: PLC0415 (imports that other commands do not need)
-    from nerv_fl.server.folder import RunFolder  # noqa: PLC0415
     from nerv_fl.server.recovery import recover as recover_run  # noqa: PLC0415
+    from nerv_fl.server.run_folder import RunFolder  # noqa: PLC0415
 
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder, expected a run folder")

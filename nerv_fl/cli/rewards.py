@@ -27,10 +27,10 @@ def rewards(
     With --verify every entry is checked: its hash, its place, that the money was there, that the payouts are those of
     rewards.csv, and that the ledger ends where the checkpoint says.
     """
-    from nerv_fl.server.audit import verify_rewards  # noqa: PLC0415
-    from nerv_fl.server.folder import RunFolder  # noqa: PLC0415
+    from nerv_fl.rewards.ledger import balances, node_account  # noqa: PLC0415
     from nerv_fl.server.roster import read_members  # noqa: PLC0415
-    from nerv_fl.strategy.rewards.ledger import balances, node_account  # noqa: PLC0415
+    from nerv_fl.server.run_folder import RunFolder  # noqa: PLC0415
+    from nerv_fl.server.verify_rewards import verify_rewards  # noqa: PLC0415
 
     run = RunFolder(folder)
     if not run.ledger_path.is_file():

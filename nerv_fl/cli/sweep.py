@@ -10,11 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nerv_fl.checks import in_range
 from nerv_fl.cli.completion import complete_recipe, complete_setting
-from nerv_fl.cli.live import RunDisplay
+from nerv_fl.cli.progress import RunDisplay
 from nerv_fl.cli.writing import writes_output
-from nerv_fl.epsilon import format_epsilon
+from nerv_fl.privacy.epsilon import format_epsilon
+from nerv_fl.validation import in_range
 
 if TYPE_CHECKING:
     from simulations.sweep import Outcome, Sweep

@@ -5,7 +5,7 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from nerv_fl.locks import exclusive, output_lock
+from nerv_fl.io.locks import exclusive, output_lock
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

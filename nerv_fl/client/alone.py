@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from nerv_fl.errors import PrivacyError
-from nerv_fl.locks import HeldError, lock_file, unlock_file
+from nerv_fl.io.locks import HeldError, lock_file, unlock_file
 
 LOCK_FILE: Final = "node.lock"
 

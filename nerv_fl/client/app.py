@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from nerv_fl.client.host import Answers, HostSettings, answer_with_host
-from nerv_fl.client.request import read_cohort, read_constants, read_heard, read_order
+from nerv_fl.client.train_request import read_cohort, read_constants, read_heard, read_order
 from nerv_fl.errors import NodeError
 
 log = logging.getLogger(__name__)

@@ -11,21 +11,21 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from nerv_fl.arrays import IntArray
+from nerv_fl.client.active_workers import present
 from nerv_fl.client.alone import alone_in
+from nerv_fl.client.local_training import LocalTraining, Records, Trainer, train_honestly
 from nerv_fl.client.node import SPENDING_FILE, Node, RoundOrder
 from nerv_fl.client.preflight import check_task
-from nerv_fl.client.presence import present
 from nerv_fl.client.refusals import Refusal, Refusals
-from nerv_fl.client.request import read_constants
-from nerv_fl.client.spending import has_spent
-from nerv_fl.client.train import LocalTraining, Records, Trainer, train_honestly
+from nerv_fl.client.train_request import read_constants
 from nerv_fl.config import LARGEST_FEDERATION, RunConfig
+from nerv_fl.crypto import VerifyKey
 from nerv_fl.errors import ConfigError, DataError, TaskError
-from nerv_fl.sealing import VerifyKey
-from nerv_fl.tasks.known import AnyTask, make_task
-from nerv_fl.tasks.start import Constants
+from nerv_fl.privacy.budget import has_spent
+from nerv_fl.tasks.initial_model import Constants
+from nerv_fl.tasks.registry import AnyTask, make_task
 from nerv_fl.threads import use_one_thread
+from nerv_fl.types import IntArray
 
 Answers: TypeAlias = tuple[Mapping[int, bytes], Mapping[int, Refusal]]
 """Envelopes, and refusals, each by the node's number."""

@@ -12,10 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from nerv_fl.client.privacy import mechanism_of
-from nerv_fl.client.sent import Label, envelope_of, keep, label_of, release, reserve
-from nerv_fl.client.spending import SpendingLedger
-from nerv_fl.client.train import (
+from nerv_fl.client.local_training import (
     Assignment,
     LocalTraining,
     Records,
@@ -25,11 +22,9 @@ from nerv_fl.client.train import (
     seeded_streams,
     train_honestly,
 )
+from nerv_fl.client.outbox import Label, envelope_of, keep, label_of, release, reserve
 from nerv_fl.config import RunConfig
-from nerv_fl.errors import PrivacyError, SealError
-from nerv_fl.models.weights import vector_hash
-from nerv_fl.rng import SystemSource, stream, system_stream
-from nerv_fl.sealing import (
+from nerv_fl.crypto import (
     Context,
     Evidence,
     SigningKey,
@@ -40,6 +35,11 @@ from nerv_fl.sealing import (
     seal,
     update_size_bytes,
 )
+from nerv_fl.errors import PrivacyError, SealError
+from nerv_fl.models.weights import vector_hash
+from nerv_fl.privacy.accounting import mechanism_of
+from nerv_fl.privacy.budget import SpendingLedger
+from nerv_fl.rng import SystemSource, stream, system_stream
 
 KEY_FILE: Final = "signing.key"
 SPENDING_FILE: Final = "spending.json"

@@ -28,19 +28,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nerv_fl.arrays import IntArray
 from nerv_fl.client.hints import backward_hint, drawers, form_hint, gradient_hint, mixers
+from nerv_fl.client.local_training import Trainer
 from nerv_fl.client.task_state import attributes_of_modules, changed_names, is_same, state_of
-from nerv_fl.client.train import Trainer
 from nerv_fl.errors import NervError, TaskError
 from nerv_fl.models.encoder import get_flat, set_flat
 from nerv_fl.models.influence import flat_gradient, sample_gradients
-from nerv_fl.models.layers import PerSampleLayer
 from nerv_fl.models.trainable import train_only
+from nerv_fl.privacy.layers import PerSampleLayer
 from nerv_fl.rng import global_generators, global_generators_reseeded, stream, torch_stream
-from nerv_fl.tasks.known import AnyTask
-from nerv_fl.tasks.measures import Measured
+from nerv_fl.tasks.metrics import Measured
+from nerv_fl.tasks.registry import AnyTask
 from nerv_fl.tasks.user_code import describe
+from nerv_fl.types import IntArray
 
 NUM_SAMPLES: Final = 6
 """Samples of a check: two show a dependence on the batch; a few more make agreement by chance unlikely."""
@@ -370,7 +370,7 @@ class _Preflight:
             )
         return (
             f"{engine} forms no per-sample gradient of {name!r}, a parameter of {type(owner).__name__}: use the layers "
-            "of nerv_fl.models.layers or nerv_fl.models.recurrent, or set training.dp_engine = 'opacus'"
+            "of nerv_fl.privacy.layers or nerv_fl.privacy.recurrent, or set training.dp_engine = 'opacus'"
         )
 
     def _backward_hint(self, error: Exception) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from torch import Tensor, nn
 
-from nerv_fl.tasks.known import AnyTask
+from nerv_fl.tasks.registry import AnyTask
 
 MOST_NESTED: Final = 3
 """Levels of containers and objects inside an attribute that are watched."""

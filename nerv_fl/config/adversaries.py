@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, fields
 
-from nerv_fl.checks import in_range
 from nerv_fl.errors import ConfigError
+from nerv_fl.validation import in_range
 
 
 @dataclass(frozen=True, kw_only=True)

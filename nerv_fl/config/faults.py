@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nerv_fl.checks import in_range
+from nerv_fl.validation import in_range
 
 
 @dataclass(frozen=True, kw_only=True)

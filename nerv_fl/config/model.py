@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from nerv_fl.checks import in_range, one_of
 from nerv_fl.errors import ConfigError
+from nerv_fl.validation import in_range, one_of
 
 PRESET_NAMES: Final = ("quickstart", "small", "tee", "base", "whitepaper")
 """Sizes of the encoder; `nerv_fl.models.presets` has the numbers."""
@@ -80,7 +80,8 @@ class BootstrapConfig:
     without a better one (0: never); every `checkpoint_every` steps all that a resume needs is written.
 
     A `hint_share` of the samples tell their accounts' balances, with a precision of up to `hint_precision` (1 /
-    variance, balances in standard deviations), along directions of length `hint_norm`: see `nerv_fl.bootstrap.hints`.
+    variance, balances in standard deviations), along directions of length `hint_norm`: see
+    `nerv_fl.bootstrap.privileged_features`.
     """
 
     steps: int = 400

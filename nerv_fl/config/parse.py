@@ -12,9 +12,9 @@ from typing import Any, TypeAlias, get_type_hints
 
 import tomli_w
 
-from nerv_fl.checks import nearest
 from nerv_fl.config.run import RunConfig
 from nerv_fl.errors import ConfigError
+from nerv_fl.validation import nearest
 
 Value: TypeAlias = str | int | float | bool | list[float]
 Flat: TypeAlias = dict[str, Value]

@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from nerv_fl.checks import in_range, one_of
 from nerv_fl.errors import ConfigError
+from nerv_fl.validation import in_range, one_of
 
 VALUATION_METHODS: Final = ("auto", "exact", "surrogate", "kernel_cv", "permutation", "audit", "none")
-"""Methods of `nerv_fl.strategy.shapley`, and none: nobody is valued or paid, and every pool carries over."""
+"""Methods of `nerv_fl.shapley`, and none: nobody is valued or paid, and every pool carries over."""
 
 PROTOCOL_BOUND: Final = 1e-9
 """Homomorphism error bound, max-abs over coordinates (NERV whitepaper v1.01, section 2.2)."""

@@ -6,13 +6,13 @@ A default is the quickstart's value.
 from dataclasses import dataclass, field
 from typing import Final
 
-from nerv_fl.checks import in_range, one_of
 from nerv_fl.config.adversaries import AdversariesConfig
 from nerv_fl.config.faults import FaultsConfig
 from nerv_fl.config.model import BootstrapConfig, DataConfig, ModelConfig
 from nerv_fl.config.rounds import EnclaveConfig, GateConfig, RewardsConfig, ServerConfig, ValuationConfig
 from nerv_fl.config.training import FederationConfig, PrivacyConfig, TrainingConfig
 from nerv_fl.errors import ConfigError
+from nerv_fl.validation import in_range, one_of
 
 MAX_NAME: Final = 64
 

@@ -4,14 +4,14 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from nerv_fl.checks import in_range, one_of
 from nerv_fl.errors import ConfigError
+from nerv_fl.validation import in_range, one_of
 
 CODEC_NAMES: Final = ("fp32", "bf16", "int8")
-"""How a node writes its update; `nerv_fl.sealing.codecs` says what each rounds."""
+"""How a node writes its update; `nerv_fl.crypto.update_codecs` says what each rounds."""
 
 DP_ENGINES: Final = ("layers", "opacus")
-"""How per-sample gradients are formed; `nerv_fl.client.engine` has both."""
+"""How per-sample gradients are formed; `nerv_fl.privacy.grad_sample` has both."""
 
 PROTOCOL_SIGMA: Final = 0.5
 """DP-SGD noise multiplier (NERV whitepaper v1.01, section 4.3)."""

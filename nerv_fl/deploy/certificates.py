@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from nerv_fl.errors import SealError
-from nerv_fl.files import write_atomically
+from nerv_fl.io.atomic import write_atomically
 
 LOOPBACK: Final = "127.0.0.1"
 AUTHORITY_DAYS: Final = 3650

@@ -10,11 +10,11 @@ from typing import Final
 
 from nerv_fl.deploy.checks import certificates, data, files, keys, network, proxy, settings, state, versions
 from nerv_fl.deploy.checks.machines import CheckOptions, FederationView, NodeView, PairView, ServerView
-from nerv_fl.deploy.findings import Check, Finding, Results, Severity, run_checks
+from nerv_fl.deploy.diagnostics import Check, Finding, Results, Severity, run_checks
 from nerv_fl.deploy.layout import Deployment, NodeMachine, ServerMachine
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.roster import active, read_members
+from nerv_fl.server.run_folder import RunFolder
 
 SERVER_CHECKS: Final[tuple[Check[ServerView], ...]] = (
     network.port_is_free,

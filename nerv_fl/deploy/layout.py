@@ -22,7 +22,7 @@ from typing import Final
 from nerv_fl.client.host import node_folder
 from nerv_fl.client.node import KEY_FILE
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.files import write_atomically
+from nerv_fl.io.atomic import write_atomically
 
 ENV_FILE: Final = "machine.env"
 GONE: Final = "gone-"

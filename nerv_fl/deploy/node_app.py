@@ -11,11 +11,11 @@ from flwr.app import Context
 from nerv_fl.client.app import build_client_app
 from nerv_fl.client.host import HostSettings
 from nerv_fl.config import read_recipe
+from nerv_fl.crypto import VerifyKey
 from nerv_fl.deploy.layout import NodeMachine
 from nerv_fl.deploy.paths import absolute
 from nerv_fl.errors import ConfigError
-from nerv_fl.logs import start_logs_from_environment
-from nerv_fl.sealing import VerifyKey
+from nerv_fl.io.logging import start_logs_from_environment
 
 
 def load_settings(context: Context) -> HostSettings:

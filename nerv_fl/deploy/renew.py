@@ -3,8 +3,8 @@
 from nerv_fl.deploy.certificates import make_server_certificate, make_supernode_key
 from nerv_fl.deploy.layout import SERVER_ENV, Deployment, read_env
 from nerv_fl.errors import ConfigError
-from nerv_fl.folders import copy_file
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.io.checksums import copy_file
+from nerv_fl.server.run_folder import RunFolder
 
 
 def renew_server_certificate(deployment: Deployment, *, host: str) -> None:

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any, Final, TypeAlias, TypeVar
 
 from nerv_fl.errors import CheckpointError
-from nerv_fl.locks import hold, holder_of
+from nerv_fl.io.locks import hold, holder_of
 from nerv_fl.records import FINAL_CLOSED, STOPPED
 
 MAX_FAILURES: Final = 5

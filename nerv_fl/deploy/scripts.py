@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from nerv_fl.deploy.bundle import write_app
+from nerv_fl.deploy.flower_app_bundle import write_app
 from nerv_fl.deploy.layout import NodeMachine, ServerMachine
 
 _HEAD: Final = """\

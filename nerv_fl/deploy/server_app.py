@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from flwr.app import Context
 
 from nerv_fl.deploy.paths import absolute
+from nerv_fl.enclave.create_identity import prepare_identity
+from nerv_fl.enclave.identity import EVIDENCE_FILE, VENDOR_KEY_FILE
 from nerv_fl.errors import CheckpointError
-from nerv_fl.locks import hold
-from nerv_fl.logs import start_logs_from_environment
+from nerv_fl.io.locks import hold
+from nerv_fl.io.logging import start_logs_from_environment
 from nerv_fl.server.app import build_server_app
-from nerv_fl.server.folder import POOLS, RunFolder
-from nerv_fl.strategy.birth import prepare_identity
-from nerv_fl.strategy.identity import EVIDENCE_FILE, VENDOR_KEY_FILE
+from nerv_fl.server.run_folder import POOLS, RunFolder
 
 
 def load_folder(context: Context) -> RunFolder:

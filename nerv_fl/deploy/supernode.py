@@ -23,7 +23,7 @@ from flwr.supernode import start_client_internal as internal
 from flwr.supernode.cli import flower_supernode
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from nerv_fl.deploy.bundle import APP_ID, APP_VERSION, is_own
+from nerv_fl.deploy.flower_app_bundle import APP_ID, APP_VERSION, is_own
 from nerv_fl.deploy.waiting import WaitNotice, noticing
 
 _PULL: Final = "_pull_and_store_message"

@@ -6,8 +6,8 @@ Shapes: B samples, G states of one sample, T tokens, D width, H heads.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nerv_fl.models.layers import LayerNorm, Linear
 from nerv_fl.models.presets import Preset
+from nerv_fl.privacy.layers import LayerNorm, Linear
 
 
 class Attention(nn.Module):

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nerv_fl.arrays import BoolArray, FloatArray, IntArray
-from nerv_fl.ledger import bucket, tokens
+from nerv_fl.data import Samples
+from nerv_fl.data.tokens import bucket, tokens
 from nerv_fl.rng import stream
-from nerv_fl.store import Samples
+from nerv_fl.types import BoolArray, FloatArray, IntArray
 
 MIN_MASK_RATE = 0.15
 """Smallest share of masked balances; the rate is uniform from here to 1."""

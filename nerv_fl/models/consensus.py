@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from nerv_fl.arrays import FloatArray
-from nerv_fl.models.race_inputs import DELTA_WIDTH, HEADER, RaceInputs
-from nerv_fl.races import DISPUTED, MAX_CANDIDATES, MAX_EVENTS, NO_OUTCOME, PAST, Standing, standing
+from nerv_fl.data.quorum import DISPUTED, MAX_CANDIDATES, MAX_EVENTS, NO_OUTCOME, PAST, Standing, standing
+from nerv_fl.models.consensus_inputs import DELTA_WIDTH, HEADER, RaceInputs
+from nerv_fl.types import FloatArray
 
 INPUTS: Final = ("tokens", "headers", "deltas", "past")
 OUTPUTS: Final = ("valid", "outcome", "delta")

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nerv_fl.arrays import FloatArray
 from nerv_fl.models.forecaster import Forecaster
+from nerv_fl.types import FloatArray
 
 FIRST: Final = 29
 """First step of a window that is judged in training, counted from 0: it has seen half an hour."""

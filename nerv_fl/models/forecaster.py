@@ -22,10 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nerv_fl.arrays import FloatArray
-from nerv_fl.models.layers import Linear
-from nerv_fl.models.recurrent import LSTM, RecentAverage
-from nerv_fl.store.load_schema import FEATURES
+from nerv_fl.data.load_schema import FEATURES
+from nerv_fl.privacy.layers import Linear
+from nerv_fl.privacy.recurrent import LSTM, RecentAverage
+from nerv_fl.types import FloatArray
 
 WINDOW: Final = 60
 """Steps of a window, a minute each."""
@@ -115,7 +115,7 @@ class Forecaster(nn.Module):
         """Forecast from the end of each window.
 
         Args:
-            metrics_BTD: float32 (B, 60, 11), raw, in the order of `nerv_fl.store.load_schema.FEATURES`.
+            metrics_BTD: float32 (B, 60, 11), raw, in the order of `nerv_fl.data.load_schema.FEATURES`.
 
         Returns:
             The next minute's metrics, float32 (B, 11), at least 0, and the probability of overload within the next 10

@@ -17,10 +17,10 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, I
 from safetensors.torch import save
 
 from nerv_fl.errors import CheckpointError, DataError
-from nerv_fl.files import write_atomically
+from nerv_fl.io.atomic import write_atomically
 from nerv_fl.models.export.torchscript import script_bytes
 from nerv_fl.models.forecaster import METRICS, WINDOW, Forecaster, LoadScale
-from nerv_fl.models.older_exporters import write_traced_onnx
+from nerv_fl.models.onnx_legacy import write_traced_onnx
 from nerv_fl.models.quantize import quantize_onnx
 from nerv_fl.models.tensor_files import read_facts, read_tensors, require_tensors
 

@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import beta
 
-from nerv_fl.arrays import BoolArray, FloatArray, IntArray
+from nerv_fl.data import Batches, Samples
+from nerv_fl.data.tokens import NO_ACCOUNT
 from nerv_fl.errors import DataError
-from nerv_fl.ledger import NO_ACCOUNT
 from nerv_fl.records import Homomorphism
-from nerv_fl.store import Batches, Samples
+from nerv_fl.types import BoolArray, FloatArray, IntArray
 
 Number = TypeVar("Number", bound=np.generic)
 Float = TypeVar("Float", np.float32, np.float64)

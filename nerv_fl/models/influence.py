@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from nerv_fl.arrays import FloatArray, Vector
-from nerv_fl.models.layers import PerSampleLayer, clear_grad_samples, per_sample_gradients, trained_parameters
+from nerv_fl.privacy.layers import PerSampleLayer, clear_grad_samples, per_sample_gradients, trained_parameters
+from nerv_fl.types import FloatArray, Vector
 
 Losses: TypeAlias = Callable[[Any, Any], torch.Tensor]
 """Of a model and a batch: the loss of each sample, (n,), with its gradient by all weights."""

@@ -25,8 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nerv_fl.models.race_inputs import DELTA_WIDTH, HEADER
-from nerv_fl.races import (
+from nerv_fl.data.quorum import (
     DISPUTE,
     EVIDENCE,
     MAX_CANDIDATES,
@@ -37,6 +36,7 @@ from nerv_fl.races import (
     TIMEOUT,
     VOTE,
 )
+from nerv_fl.models.consensus_inputs import DELTA_WIDTH, HEADER
 
 EVENT_WIDTH: Final = 96
 WIDTH: Final = 184

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
-from nerv_fl.checks import one_of
 from nerv_fl.config import PRESET_NAMES
-from nerv_fl.ledger import sequence_length, vocabulary_size
+from nerv_fl.data.tokens import sequence_length, vocabulary_size
+from nerv_fl.validation import one_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,10 +22,10 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
-from nerv_fl.checks import one_of
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.files import write_atomically
-from nerv_fl.models.layers import PerSampleLayer
+from nerv_fl.io.atomic import write_atomically
+from nerv_fl.privacy.layers import PerSampleLayer
+from nerv_fl.validation import one_of
 
 Feed = Mapping[str, npt.NDArray[np.generic]]
 """One example for an ONNX model: an array for each of its inputs, by name."""

@@ -24,12 +24,12 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor
 
-from nerv_fl.arrays import IntArray
 from nerv_fl.errors import CheckpointError, DataError
-from nerv_fl.files import write_atomically
+from nerv_fl.io.atomic import write_atomically
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.homomorphism import FRACTION_BITS, integer_table
 from nerv_fl.models.tensor_files import read_tensors, require_tensors, with_sorted_header
+from nerv_fl.types import IntArray
 
 FORMAT: Final = "nerv-fl int8 encoder 1"
 SMALLEST: Final = 1e-36

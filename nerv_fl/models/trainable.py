@@ -16,9 +16,9 @@ from fnmatch import fnmatchcase
 import numpy as np
 from torch import nn
 
-from nerv_fl.arrays import BoolArray
-from nerv_fl.checks import nearest
 from nerv_fl.errors import ConfigError
+from nerv_fl.types import BoolArray
+from nerv_fl.validation import nearest
 
 
 def train_only(model: nn.Module, patterns: str) -> None:

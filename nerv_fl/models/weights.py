@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 
 from nerv_fl.errors import CheckpointError, ConfigError
-from nerv_fl.files import write_atomically
+from nerv_fl.io.atomic import write_atomically
 from nerv_fl.models.encoder import Encoder, set_flat
 from nerv_fl.models.presets import get_preset
 from nerv_fl.models.tensor_files import read_facts, read_tensors, require_tensors, with_sorted_header

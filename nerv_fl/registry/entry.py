@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nerv_fl.errors import DataError
-from nerv_fl.folders import sha256_of, walk
+from nerv_fl.io.checksums import sha256_of, walk
 
 ENTRY_FILE: Final = "entry.json"
 FILES: Final = "files"

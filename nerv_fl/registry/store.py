@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from nerv_fl.checks import nearest
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.files import sync, write_atomically
-from nerv_fl.folders import copy_file, sha256_of, staged_folder
+from nerv_fl.io.atomic import sync, write_atomically
+from nerv_fl.io.checksums import copy_file, sha256_of, staged_folder
 from nerv_fl.models.export.measures import pick_measures
-from nerv_fl.registry.content import Content, read_content
 from nerv_fl.registry.entry import ENTRY_FILE, FILES, SHORT, Entry, check_files, content_hash, read_entry
+from nerv_fl.registry.inspect import Content, read_content
+from nerv_fl.validation import nearest
 
 VARIABLE: Final = "NERV_FL_MODELS"
 DEFAULT: Final = "models"

@@ -11,22 +11,22 @@ from dataclasses import asdict
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from nerv_fl.arrays import Vector
+from nerv_fl.enclave.build import EnclaveSettings
+from nerv_fl.enclave.evaluation import PoolSettings
+from nerv_fl.enclave.process import open_enclave
 from nerv_fl.errors import NoUpdateError
 from nerv_fl.records import FINAL_CLOSED, STOPPED, FinalPool, RewardRow, RoundRecord
-from nerv_fl.server.enclave import EnclaveSettings
-from nerv_fl.server.enclave_process import open_enclave
+from nerv_fl.report import write_report
 from nerv_fl.server.ending import closed_reason, require_updates
-from nerv_fl.server.folder import POOLS, RunFolder
 from nerv_fl.server.monitor import Monitor
 from nerv_fl.server.recorder import OnRound, Recorder
 from nerv_fl.server.recovery import read_state, require_records
-from nerv_fl.server.report import write_report
+from nerv_fl.server.run_folder import POOLS, RunFolder
 from nerv_fl.server.tracking import Tracker, make_trackers
-from nerv_fl.server.utility import PoolSettings
 from nerv_fl.strategy.nerv import NervStrategy
-from nerv_fl.strategy.state import FederationState
-from nerv_fl.tasks.known import find_task
+from nerv_fl.strategy.server_state import FederationState
+from nerv_fl.tasks.registry import find_task
+from nerv_fl.types import Vector
 
 
 def ignore_round(_record: RoundRecord, _rows: Sequence[RewardRow]) -> None:

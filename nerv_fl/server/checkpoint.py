@@ -18,11 +18,11 @@ from typing import Final
 import numpy as np
 from safetensors.numpy import load, save
 
+from nerv_fl.enclave.aggregate import OptimizerState
 from nerv_fl.errors import CheckpointError
-from nerv_fl.files import write_atomically
-from nerv_fl.strategy.aggregate import OptimizerState
-from nerv_fl.strategy.rewards import Head
-from nerv_fl.strategy.state import FederationState
+from nerv_fl.io.atomic import write_atomically
+from nerv_fl.rewards import Head
+from nerv_fl.strategy.server_state import FederationState
 
 LATEST: Final = "latest"
 NUM_KEPT: Final = 2

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from nerv_fl.errors import CheckpointError
-from nerv_fl.files import write_atomically
-from nerv_fl.folders import SUM_KEY, has_sum, with_sum
+from nerv_fl.io.atomic import write_atomically
+from nerv_fl.io.checksums import SUM_KEY, has_sum, with_sum
 
 HEADER: Final = "# sha256 of the lines below: "
 NUM_KEPT: Final = 3

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from scipy.stats import t as student_t
 
-from nerv_fl.arrays import Vector
-from nerv_fl.client.privacy import epsilon_of, mechanism_of
 from nerv_fl.config import PROTOCOL_BOUND, RunConfig
+from nerv_fl.enclave.evaluation import Pools
+from nerv_fl.enclave.gate import CERTIFY, one_step_per_chain
 from nerv_fl.errors import TaskError
 from nerv_fl.models.encoder import get_flat, set_flat
+from nerv_fl.privacy.accounting import epsilon_of, mechanism_of
 from nerv_fl.records import EpsilonSpread, FinalPool, Homomorphism, Standing
 from nerv_fl.rng import stream, torch_stream
-from nerv_fl.server.utility import Pools
-from nerv_fl.strategy.gate import CERTIFY, one_step_per_chain
-from nerv_fl.tasks.measures import Measures, Summary
+from nerv_fl.tasks.metrics import Measures, Summary
+from nerv_fl.types import Vector
 
 FINAL: Final = "final"
 FINAL_CONFIDENCE: Final = 0.95

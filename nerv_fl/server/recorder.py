@@ -6,16 +6,16 @@ from dataclasses import asdict
 from typing import Any
 
 from nerv_fl.config import RunConfig
+from nerv_fl.enclave.interface import RoundOutcome
 from nerv_fl.records import RewardRow, RewardsSummary, RoundRecord, Seconds, Standing
+from nerv_fl.report import write_report
+from nerv_fl.rewards import Entry, gini, round_pool_nano
 from nerv_fl.server.checkpoint import save_state
-from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.monitor import Monitor, epsilon_spread
-from nerv_fl.server.report import write_report
+from nerv_fl.server.run_folder import RunFolder
 from nerv_fl.server.tracking import Tracker
-from nerv_fl.strategy.outcome import RoundOutcome
 from nerv_fl.strategy.replies import Hearing
-from nerv_fl.strategy.rewards import Entry, gini, round_pool_nano
-from nerv_fl.strategy.state import FederationState
+from nerv_fl.strategy.server_state import FederationState
 
 OnRound = Callable[[RoundRecord, Sequence[RewardRow]], None]
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nerv_fl.client.sent import SENT_FILE
+from nerv_fl.client.outbox import SENT_FILE
 from nerv_fl.errors import CheckpointError
-from nerv_fl.files import write_atomically
-from nerv_fl.folders import SUM_KEY, has_sum, with_sum
+from nerv_fl.io.atomic import write_atomically
+from nerv_fl.io.checksums import SUM_KEY, has_sum, with_sum
 from nerv_fl.server.checkpoint import LATEST, has_state, load_state, state_name, stored_rounds
-from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.integrity import has_header
-from nerv_fl.strategy.state import FederationState
+from nerv_fl.server.run_folder import RunFolder
+from nerv_fl.strategy.server_state import FederationState
 
 SPENDING_FILE = "spending.json"
 ADMITTED_FILE = "admitted.json"

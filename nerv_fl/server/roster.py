@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nerv_fl.crypto import VerifyKey
 from nerv_fl.errors import DataError, SealError
-from nerv_fl.files import write_atomically
-from nerv_fl.sealing import VerifyKey
+from nerv_fl.io.atomic import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)

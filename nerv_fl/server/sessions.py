@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from nerv_fl.errors import CheckpointError
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 
 SESSIONS: Final = "sessions"
 """Field of the manifest: one object for each start, the first one included."""

@@ -14,12 +14,12 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from nerv_fl.config import RunConfig
+from nerv_fl.enclave.interface import Border, RoundInput, RoundOutcome
 from nerv_fl.errors import AggregationError, ConfigError, NoUpdateError
 from nerv_fl.failure_reasons import count_reasons
 from nerv_fl.faults import FAILED, LATE, OFFLINE, nodes_by_fate
-from nerv_fl.strategy.draw import draw_cohort
+from nerv_fl.strategy.client_sampling import draw_cohort
 from nerv_fl.strategy.failure_log import FailureLog, stop_words
-from nerv_fl.strategy.outcome import Border, RoundInput, RoundOutcome
 from nerv_fl.strategy.replies import (
     CommonFailure,
     Hearing,
@@ -29,8 +29,8 @@ from nerv_fl.strategy.replies import (
     read_replies,
     trained_nodes,
 )
-from nerv_fl.strategy.state import FederationState
-from nerv_fl.tasks.start import Constants
+from nerv_fl.strategy.server_state import FederationState
+from nerv_fl.tasks.initial_model import Constants
 
 log = logging.getLogger(__name__)
 

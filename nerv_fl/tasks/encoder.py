@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nerv_fl.arrays import IntArray, Vector
-from nerv_fl.checks import in_range
 from nerv_fl.config import GateConfig, RunConfig
+from nerv_fl.data import Ledger, open_ledger
+from nerv_fl.data.partition import by_dirichlet
 from nerv_fl.errors import CheckpointError, ConfigError
 from nerv_fl.models.batch import StateBatch, draw_masks, evaluation_masks, make_batch
 from nerv_fl.models.encoder import Encoder, centre, get_flat
@@ -32,11 +32,11 @@ from nerv_fl.models.presets import get_preset
 from nerv_fl.models.weights import load_encoder
 from nerv_fl.records import Drift, Homomorphism, MaskedCrossEntropy, Standing
 from nerv_fl.rng import stream
-from nerv_fl.store import Ledger, open_ledger
-from nerv_fl.store.partition import by_dirichlet
-from nerv_fl.tasks.measures import ratio
-from nerv_fl.tasks.start import Constants
+from nerv_fl.tasks.initial_model import Constants
+from nerv_fl.tasks.metrics import ratio
 from nerv_fl.tasks.task import DataSize, Losses, Task
+from nerv_fl.types import IntArray, Vector
+from nerv_fl.validation import in_range
 
 MAX_MOVEMENT_FLOOR: Final = 1.0
 """f is a tenth of a median |sum delta|, which never reaches 2: whatever the server sends, the loss stays defined."""

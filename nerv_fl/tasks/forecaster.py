@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nerv_fl.arrays import IntArray, Vector
 from nerv_fl.config import RunConfig
+from nerv_fl.data.load import LoadFile
+from nerv_fl.data.load_schema import HORIZON, labels
 from nerv_fl.errors import CheckpointError, ConfigError, DataError
 from nerv_fl.models.encoder import get_flat
 from nerv_fl.models.forecast_losses import FIRST, WindowLosses, Windows, trivial_losses, window_losses
 from nerv_fl.models.forecaster import METRICS, WINDOW, Forecaster, LoadScale
 from nerv_fl.models.forecaster_files import load_forecaster
-from nerv_fl.store.load import LoadFile
-from nerv_fl.store.load_schema import HORIZON, labels
-from nerv_fl.tasks.start import Constants
+from nerv_fl.tasks.initial_model import Constants
 from nerv_fl.tasks.task import DataSize, Task
+from nerv_fl.types import IntArray, Vector
 
 POSITIVE: Final = ("std", "log_std", "change")
 MIN_RATE: Final = 1e-4

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nerv_fl.arrays import IntArray, Vector
 from nerv_fl.config import GateConfig, RunConfig
+from nerv_fl.data.partition import by_chain
 from nerv_fl.errors import ConfigError, TaskError
 from nerv_fl.models.encoder import get_flat
 from nerv_fl.records import Homomorphism, Standing
-from nerv_fl.store.partition import by_chain
-from nerv_fl.tasks.measures import Measured, Measures, Summary, broken_ratio, mean_of
-from nerv_fl.tasks.start import Constants, read_start
+from nerv_fl.tasks.initial_model import Constants, read_start
+from nerv_fl.tasks.metrics import Measured, Measures, Summary, broken_ratio, mean_of
+from nerv_fl.types import IntArray, Vector
 
 
 class Batch(Protocol):
@@ -82,7 +82,7 @@ class Task(ABC, Generic[M, D, B]):
     def build(self) -> M:
         """Return the model; every parameter must lie in a layer that can form per-sample gradients.
 
-        `nerv_fl.models.layers` and `nerv_fl.models.recurrent` have such layers.
+        `nerv_fl.privacy.layers` and `nerv_fl.privacy.recurrent` have such layers.
         """
 
     @abstractmethod

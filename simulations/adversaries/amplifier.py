@@ -4,7 +4,7 @@ from typing import Final
 
 from torch import Tensor
 
-from simulations.adversaries.attempt import Attempt, Silence
+from simulations.adversaries.attack_context import Attempt, Silence
 
 GAIN: Final = 2.0
 """How much longer than the honest gradient; the update as a whole is hardly longer, since noise makes most of it."""

@@ -15,7 +15,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from simulations.adversaries.attempt import Attempt
+from simulations.adversaries.attack_context import Attempt
 
 Z: Final = 0.15
 """Standard deviations to move by; from 0.25 on the updates are conspicuously long."""

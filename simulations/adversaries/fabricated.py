@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from nerv_fl.client.train import Records
+from nerv_fl.client.local_training import Records
+from nerv_fl.data import Ledger, Samples
 from nerv_fl.rng import stream
-from nerv_fl.store import Ledger, Samples
-from simulations.adversaries.attempt import Attempt
+from simulations.adversaries.attack_context import Attempt
 
 
 def fabricated(attempt: Attempt) -> Tensor:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from simulations.adversaries.attempt import Attempt, Silence
+from simulations.adversaries.attack_context import Attempt, Silence
 
 
 def noise_skipper(attempt: Attempt) -> Tensor:

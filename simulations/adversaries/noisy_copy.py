@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from simulations.adversaries.attempt import Attempt
+from simulations.adversaries.attack_context import Attempt
 
 
 def noisy_copy(attempt: Attempt) -> Tensor:

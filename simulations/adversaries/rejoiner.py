@@ -6,7 +6,7 @@ The identity that is not in use stays away.
 from torch import Tensor
 
 from nerv_fl.errors import PrivacyError
-from simulations.adversaries.attempt import Attempt
+from simulations.adversaries.attack_context import Attempt
 
 
 def rejoiner(attempt: Attempt) -> Tensor:

@@ -10,8 +10,8 @@ from typing import Final
 from safetensors.torch import load, save
 from torch import Tensor
 
-from nerv_fl.files import write_atomically
-from simulations.adversaries.attempt import Attempt
+from nerv_fl.io.atomic import write_atomically
+from simulations.adversaries.attack_context import Attempt
 
 LENGTH: Final = 0.5
 """Length of the replayed part, in lengths of an honest update's noise: several times an honest gradient."""

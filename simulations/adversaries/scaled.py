@@ -7,7 +7,7 @@ from typing import Final
 
 from torch import Tensor
 
-from simulations.adversaries.attempt import Attempt
+from simulations.adversaries.attack_context import Attempt
 
 SCALE: Final = 4.0
 """Below the length at which admission refuses an update outright."""

@@ -5,7 +5,7 @@ Source: Li et al., "RSA: Byzantine-robust stochastic aggregation methods", 2019,
 
 from torch import Tensor
 
-from simulations.adversaries.attempt import Attempt
+from simulations.adversaries.attack_context import Attempt
 
 
 def sign_flip(attempt: Attempt) -> Tensor:

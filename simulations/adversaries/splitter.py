@@ -5,7 +5,7 @@ The roster gives each identity a part of one node's weight, so that the weights 
 
 from torch import Tensor
 
-from simulations.adversaries.attempt import Attempt
+from simulations.adversaries.attack_context import Attempt
 
 
 def splitter(attempt: Attempt) -> Tensor:

@@ -5,7 +5,7 @@ Source: J. R. Douceur, "The Sybil attack", 2002.
 
 from torch import Tensor
 
-from simulations.adversaries.attempt import Attempt
+from simulations.adversaries.attack_context import Attempt
 
 
 def sybil(attempt: Attempt) -> Tensor:

@@ -6,10 +6,10 @@ from typing import Final
 
 from torch import Tensor
 
-from nerv_fl.client.train import Assignment, train_honestly
+from nerv_fl.client.local_training import Assignment, train_honestly
 from nerv_fl.config import RunConfig
 from simulations.adversaries.amplifier import amplifier
-from simulations.adversaries.attempt import Attempt
+from simulations.adversaries.attack_context import Attempt
 from simulations.adversaries.colluder import colluder
 from simulations.adversaries.fabricated import fabricated
 from simulations.adversaries.free_rider import free_rider

@@ -5,8 +5,8 @@ from pathlib import Path
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.bootstrap.pretrain import pretrain
 from nerv_fl.config import RunConfig
+from nerv_fl.data import LedgerFile
 from nerv_fl.models.presets import get_preset
-from nerv_fl.store import LedgerFile
 from simulations.setups.setup import PUBLIC, OnStep, pool_seed
 
 

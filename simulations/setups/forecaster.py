@@ -11,10 +11,10 @@ import numpy as np
 from datagen.sharding import generate_load
 from nerv_fl.bootstrap.forecast_data import LoadSeries, fit_scale
 from nerv_fl.config import RunConfig
+from nerv_fl.data.load import LoadFile
 from nerv_fl.models.forecaster import Forecaster
 from nerv_fl.models.forecaster_files import save_forecaster
 from nerv_fl.rng import torch_stream
-from nerv_fl.store.load import LoadFile
 from nerv_fl.tasks.forecaster import AROUND, MIN_RATE
 from simulations.setups.setup import OnStep, pool_seed
 

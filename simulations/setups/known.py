@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from nerv_fl.tasks.known import find_task
+from nerv_fl.tasks.registry import find_task
 from simulations.setups.encoder import EncoderSetup
 from simulations.setups.forecaster import ForecasterSetup
 from simulations.setups.own import OwnSetup

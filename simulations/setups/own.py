@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from nerv_fl.config import RunConfig
-from nerv_fl.folders import sha256_of
+from nerv_fl.io.checksums import sha256_of
 from nerv_fl.rng import torch_stream
-from nerv_fl.tasks.known import AnyTask
-from nerv_fl.tasks.start import write_start
+from nerv_fl.tasks.initial_model import write_start
+from nerv_fl.tasks.registry import AnyTask
 from simulations.setups.setup import OnStep, pool_seed
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from nerv_fl.arrays import IntArray, Vector
 from nerv_fl.bootstrap.schedule import cosine
+from nerv_fl.enclave.gate import one_step_per_chain
 from nerv_fl.errors import DataError
 from nerv_fl.models.encoder import get_flat, set_flat
 from nerv_fl.rng import stream
-from nerv_fl.strategy.gate import one_step_per_chain
-from nerv_fl.tasks.known import AnyTask
+from nerv_fl.tasks.registry import AnyTask
+from nerv_fl.types import IntArray, Vector
 
 EVALUATIONS: Final = 8
 """How often a training is measured; the best weights are kept."""

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final, TypeAlias
 
-from nerv_fl.client.privacy import epsilon_of, mechanism_of
 from nerv_fl.config import Flat, RunConfig, as_table, build, flatten, parse_overrides
-from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import ConfigError
-from nerv_fl.strategy.draw import most_rounds
+from nerv_fl.privacy.accounting import epsilon_of, mechanism_of
+from nerv_fl.privacy.epsilon import format_epsilon
+from nerv_fl.strategy.client_sampling import most_rounds
 
 Axes: TypeAlias = Mapping[str, Sequence[object]]
 

@@ -12,8 +12,8 @@ from statistics import fmean, stdev
 from scipy.stats import t as student_t
 
 from nerv_fl.records import FinalPool, RoundRecord
-from nerv_fl.server.folder import RunFolder
-from simulations.sweep.central import Central
+from nerv_fl.server.run_folder import RunFolder
+from simulations.sweep.centralized_baseline import Central
 from simulations.sweep.grid import SLACK, Point
 
 CONFIDENCE = 0.95

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from nerv_fl.config import PROTOCOL_SIGMA, Flat, RunConfig, as_table, build, flatten
-from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import CheckpointError, ConfigError
-from nerv_fl.files import write_atomically
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.io.atomic import write_atomically
+from nerv_fl.privacy.epsilon import format_epsilon
+from nerv_fl.server.run_folder import RunFolder
 from simulations.prepare import Progress, silent
-from simulations.sweep.central import Central, central_reference, samples_of
+from simulations.sweep.centralized_baseline import Central, central_reference, samples_of
 from simulations.sweep.grid import Axes, Point, limit_of, plan
 from simulations.sweep.plot import plot_sweep
-from simulations.sweep.points import is_finished, point_folder, run_point, share_data
 from simulations.sweep.results import Outcome, Setting, outcome_of, settings_of
+from simulations.sweep.runs import is_finished, point_folder, run_point, share_data
 from simulations.sweep.tables import to_csv, to_json, to_markdown
 
 PLAN: Final = "sweep.plan.json"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 
-from nerv_fl.epsilon import format_epsilon
+from nerv_fl.privacy.epsilon import format_epsilon
 from simulations.sweep.results import Interval, Outcome, Setting
 
 COLUMNS = ("setting", "epsilon", "accepted", "masked CE", "gap closed", "of central", "loss difference", "rel. drift")

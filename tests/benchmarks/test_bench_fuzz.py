@@ -13,8 +13,9 @@ from benchmarks.bench_fuzz import fuzz, peak_mb, share
 from benchmarks.fuzz_targets import ACCEPTED, TARGETS, Broken
 from benchmarks.mutate import mutate
 from nerv_fl import rng
-from nerv_fl.sealing import EnvelopeRefused, envelope
-from nerv_fl.strategy import opening, replies
+from nerv_fl.crypto import EnvelopeRefused, envelope
+from nerv_fl.enclave import admission as opening
+from nerv_fl.strategy import replies
 
 EXAMPLES = 25
 INPUTS = {"hostile_node": 12, "carrier": 20}
@@ -78,7 +79,7 @@ def planted_size(patch: pytest.MonkeyPatch) -> None:
     def believe(data: bytes) -> np.ndarray[Any, Any]:
         return np.zeros(len(data), np.float32)
 
-    patch.setattr("nerv_fl.client.request.read_vector", believe)
+    patch.setattr("nerv_fl.client.train_request.read_vector", believe)
 
 
 def planted_listener(patch: pytest.MonkeyPatch) -> None:
@@ -86,7 +87,7 @@ def planted_listener(patch: pytest.MonkeyPatch) -> None:
 
 
 def planted_evidence(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("nerv_fl.sealing.keys.VerifyKey.verify", lambda *_, **__: None)
+    patch.setattr("nerv_fl.crypto.keys.VerifyKey.verify", lambda *_, **__: None)
 
 
 @pytest.mark.parametrize(

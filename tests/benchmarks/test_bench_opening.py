@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.bench_opening import Cohort, decide
-from nerv_fl.arrays import Vector
 from nerv_fl.config import RunConfig
+from nerv_fl.types import Vector
 
 
 def test_the_aggregate_of_a_cohort_does_not_depend_on_threads_or_memory() -> None:

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from nerv_fl.arrays import BoolArray
 from nerv_fl.bootstrap.forecast_data import LoadSeries
+from nerv_fl.data.load_schema import labels
 from nerv_fl.models.forecaster import METRICS
 from nerv_fl.rng import stream
-from nerv_fl.store.load_schema import labels
+from nerv_fl.types import BoolArray
 
 
 def series_of(overload: BoolArray) -> LoadSeries:

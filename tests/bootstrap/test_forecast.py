@@ -19,9 +19,9 @@ from nerv_fl.bootstrap.forecast_evaluate import torch_predict
 from nerv_fl.bootstrap.forecast_fit import Evaluation, ForecastSettings
 from nerv_fl.bootstrap.forecast_report import report_lines
 from nerv_fl.bootstrap.forecast_windows import Amounts, Examination
+from nerv_fl.data.load import LoadFile
 from nerv_fl.errors import CheckpointError, DataError
 from nerv_fl.models.forecaster_files import OnnxForecaster, load_forecaster
-from nerv_fl.store.load import LoadFile
 
 SETTINGS = ForecastSettings(
     steps=60, batch_size=32, warmup_steps=5, evaluate_every=20, validation_windows=64, learning_rate=0.01

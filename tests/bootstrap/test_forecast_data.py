@@ -11,10 +11,10 @@ import pytest
 
 from datagen.sharding import generate_load
 from nerv_fl.bootstrap.forecast_data import LoadSeries, PoissonWindows, fit_scale
+from nerv_fl.data.load import LoadFile
 from nerv_fl.errors import DataError
 from nerv_fl.models.forecast_losses import FIRST
 from nerv_fl.rng import stream
-from nerv_fl.store.load import LoadFile
 from tests.bootstrap.forecast_load import one_overload, series_of
 
 SERIES = series_of(one_overload())

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nerv_fl.arrays import Vector
 from nerv_fl.bootstrap.forecast_data import LoadSeries
 from nerv_fl.bootstrap.forecast_evaluate import (
     CURVE,
@@ -21,10 +20,11 @@ from nerv_fl.bootstrap.forecast_evaluate import (
     torch_predict,
 )
 from nerv_fl.bootstrap.forecast_windows import Amounts, Examination, last_minute_places
+from nerv_fl.data.load_schema import FEATURES
 from nerv_fl.models.forecaster import Forecaster, LoadScale
 from nerv_fl.models.forecaster_files import Forecasts
 from nerv_fl.rng import torch_stream
-from nerv_fl.store.load_schema import FEATURES
+from nerv_fl.types import Vector
 from tests.bootstrap.forecast_load import one_overload, series_of
 
 LABEL, CLOCK = 0, 1

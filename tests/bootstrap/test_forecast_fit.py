@@ -22,11 +22,11 @@ from nerv_fl.bootstrap.forecast_fit import (
     evaluate,
     fit,
 )
-from nerv_fl.client.privacy import Mechanism, epsilon_of
 from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.models.forecast_losses import FIRST, METRICS_WEIGHT, window_losses
 from nerv_fl.models.forecaster import Forecaster
-from nerv_fl.models.layers import per_sample_gradients
+from nerv_fl.privacy.accounting import Mechanism, epsilon_of
+from nerv_fl.privacy.layers import per_sample_gradients
 from nerv_fl.rng import stream, torch_stream
 from tests.bootstrap.forecast_load import one_overload, series_of
 

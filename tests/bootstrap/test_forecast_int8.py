@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from nerv_fl.arrays import FloatArray
 from nerv_fl.bootstrap.forecast_evaluate import forecast, torch_predict
 from nerv_fl.bootstrap.forecast_int8 import EVERY, export_corrected
 from nerv_fl.bootstrap.forecast_windows import Places
 from nerv_fl.models.forecaster import WINDOW, Forecaster, LoadScale
 from nerv_fl.models.forecaster_files import OnnxForecaster, export_int8
 from nerv_fl.rng import torch_stream
+from nerv_fl.types import FloatArray
 from tests.bootstrap.forecast_load import one_overload, series_of
 
 SERIES = series_of(one_overload(num_shards=4, num_steps=200))

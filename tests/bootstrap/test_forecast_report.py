@@ -13,7 +13,7 @@ from nerv_fl.bootstrap.forecast_measures import Reliability
 from nerv_fl.bootstrap.forecast_plots import plot_all
 from nerv_fl.bootstrap.forecast_report import report_lines
 from nerv_fl.bootstrap.forecast_windows import Counts
-from nerv_fl.store.load_schema import FEATURES
+from nerv_fl.data.load_schema import FEATURES
 
 GROUPS = Reliability(count=np.array([9] + [0] * 8 + [1]), forecast=np.full(10, 0.5), came_true=np.full(10, 0.5))
 GOOD = Measures(

@@ -11,11 +11,11 @@ from torch import Tensor, optim
 
 from nerv_fl.bootstrap.gradient import Objective, Team, plain_gradient, private_gradient
 from nerv_fl.bootstrap.public import PublicData
-from nerv_fl.client.privacy import private_optimizer
 from nerv_fl.config import BootstrapConfig, PrivacyConfig
 from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.losses import data_free_gradient, sample_losses
+from nerv_fl.privacy.accounting import private_optimizer
 from nerv_fl.rng import stream, torch_stream
 from tests.bootstrap.tiny import SETTINGS, TINY, make_config, make_data
 

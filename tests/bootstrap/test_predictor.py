@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from datagen.consensus.generate import RaceShape, generate_races, play_on
-from nerv_fl.arrays import FloatArray, IntArray
+from nerv_fl.bootstrap.consensus_scores import Answers
 from nerv_fl.bootstrap.distill import Distillation, DistillConfig, Heldout, calibrate
-from nerv_fl.bootstrap.lessons import Lesson, Lessons
 from nerv_fl.bootstrap.predictor import train_predictor
-from nerv_fl.bootstrap.race_scores import Answers
+from nerv_fl.bootstrap.soft_labels import Lesson, Lessons
+from nerv_fl.data.consensus import RaceFile
 from nerv_fl.errors import CheckpointError, ConfigError, DataError
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.predictor import Predictor
@@ -20,7 +20,7 @@ from nerv_fl.models.predictor_files import load_predictor
 from nerv_fl.models.presets import get_preset
 from nerv_fl.models.weights import save_encoder
 from nerv_fl.rng import stream, torch_stream
-from nerv_fl.store.races import RaceFile
+from nerv_fl.types import FloatArray, IntArray
 
 SHAPE = RaceShape(shards=20, races=24, accounts=64, max_transactions=6, seed=4)
 CONFIG = DistillConfig(

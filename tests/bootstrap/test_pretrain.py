@@ -12,15 +12,15 @@ import torch
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.bootstrap.pretrain import pretrain
 from nerv_fl.bootstrap.training import Pretraining
-from nerv_fl.client.privacy import Mechanism, epsilon_of
+from nerv_fl.data import LedgerFile
 from nerv_fl.errors import CheckpointError, ConfigError, DataError
 from nerv_fl.models.batch import movement
 from nerv_fl.models.encoder import Encoder, get_flat
 from nerv_fl.models.evaluate import EncoderMeasures
 from nerv_fl.models.presets import get_preset
 from nerv_fl.models.weights import save_encoder
+from nerv_fl.privacy.accounting import Mechanism, epsilon_of
 from nerv_fl.rng import torch_stream
-from nerv_fl.store import LedgerFile
 from tests.bootstrap.tiny import CHAINS, NUM_TRAINED, SETTINGS, load, make_config, measured_again, run, weights
 
 pytestmark = pytest.mark.usefixtures("tiny_preset")

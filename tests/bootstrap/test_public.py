@@ -8,10 +8,10 @@ import pytest
 
 from nerv_fl.bootstrap import public
 from nerv_fl.bootstrap.public import PublicData
+from nerv_fl.data import LedgerFile, Samples
 from nerv_fl.models.batch import evaluation_masks, movement
 from nerv_fl.models.evaluate import BalanceBaselines
 from nerv_fl.rng import stream
-from nerv_fl.store import LedgerFile, Samples
 from tests.bootstrap.tiny import HELDOUT, NUM_TRAINED, SETTINGS, STEPS, make_config, make_data
 
 

@@ -19,7 +19,7 @@ from nerv_fl.bootstrap.pretrain import BootstrapResult, pretrain
 from nerv_fl.bootstrap.resume import checkpoint_path
 from nerv_fl.config import BootstrapConfig
 from nerv_fl.errors import CheckpointError, ConfigError
-from nerv_fl.files import write_atomically
+from nerv_fl.io.atomic import write_atomically
 from tests.bootstrap.tiny import HELDOUT, SETTINGS, make_config, run, weights
 
 LONG = replace(SETTINGS, checkpoint_every=5)

@@ -7,12 +7,12 @@ import numpy as np
 from nerv_fl.bootstrap.pretrain import BootstrapResult, pretrain
 from nerv_fl.bootstrap.public import PublicData
 from nerv_fl.config import BootstrapConfig, DataConfig, RunConfig
+from nerv_fl.data import LedgerFile, open_ledger
 from nerv_fl.models.batch import evaluation_masks, make_batch
 from nerv_fl.models.encoder import Encoder, get_flat
 from nerv_fl.models.evaluate import EncoderMeasures, measure_samples, summarise
 from nerv_fl.models.presets import Preset
 from nerv_fl.models.weights import load_encoder
-from nerv_fl.store import LedgerFile, open_ledger
 
 TINY = Preset(name="tiny", num_accounts=8, width=8, num_layers=1, num_heads=2, position_std=0.3, embedding_std=0.05)
 CHAINS, STEPS, HELDOUT = 40, 4, 12

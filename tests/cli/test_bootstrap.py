@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.bootstrap.resume import checkpoint_path
 from nerv_fl.cli.main import app
-from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import CheckpointError, DataError
+from nerv_fl.privacy.epsilon import format_epsilon
 
 RUNNER = CliRunner()
 SHORT = ("--set", "bootstrap.steps=4", "--set", "bootstrap.evaluate_every=2", "--set", "data.heldout_chains=8")

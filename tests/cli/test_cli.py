@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nerv_fl.cli.main import app
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from tests.federation.tiny_run import copy_run, run_rounds
 
 ROOT = Path(__file__).parents[2]

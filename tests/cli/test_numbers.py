@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from nerv_fl.cli.main import app
 from nerv_fl.errors import NervError
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from tests.federation.tiny_run import copy_run, run_rounds
 
 RUNNER = CliRunner()

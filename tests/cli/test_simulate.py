@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from nerv_fl.cli.main import app
 from nerv_fl.errors import NoUpdateError
-from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.recorder import OnRound
+from nerv_fl.server.run_folder import RunFolder
 from tests.federation.tiny_run import copy_run, run_rounds
 
 

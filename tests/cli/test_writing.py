@@ -10,14 +10,14 @@ from typer.testing import CliRunner
 
 from nerv_fl.cli.main import app
 from nerv_fl.errors import CheckpointError
-from nerv_fl.locks import output_lock
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.io.locks import output_lock
+from nerv_fl.server.run_folder import RunFolder
 from tests.federation.tiny_run import SETTINGS, copy_run, run_rounds
 
 HOLD = """
 import sys
 from pathlib import Path
-from nerv_fl.locks import lock_file
+from nerv_fl.io.locks import lock_file
 for path in sys.argv[1:]:
     lock_file(Path(path))
 print("held", flush=True)

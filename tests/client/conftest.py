@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from nerv_fl.arrays import Vector
 from nerv_fl.client.host import HostSettings, NodeHost
+from nerv_fl.client.local_training import Trainer
 from nerv_fl.client.node import Node, RoundOrder
-from nerv_fl.client.train import Trainer
 from nerv_fl.config import Flat
+from nerv_fl.crypto import Context, decode_update, open_envelope
+from nerv_fl.data import LedgerFile
+from nerv_fl.enclave.identity import EnclaveIdentity, own_code_hash
 from nerv_fl.models.encoder import Encoder, get_flat
 from nerv_fl.models.presets import get_preset
 from nerv_fl.models.weights import load_encoder, vector_hash
-from nerv_fl.sealing import Context, decode_update, open_envelope
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.store import LedgerFile
-from nerv_fl.strategy.identity import EnclaveIdentity, own_code_hash
+from nerv_fl.server.run_folder import RunFolder
 from nerv_fl.tasks.encoder import EncoderTask
+from nerv_fl.types import Vector
 from simulations.engine import host_settings
 from tests.client.training import draw_theta, open_ledger
 from tests.federation.tiny_run import change_settings, copy_run, num_parameters

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nerv_fl.models.layers import Embedding, Linear
+from nerv_fl.privacy.layers import Embedding, Linear
 from tests.client.faults import Faults
 from tests.client.toy_task import WIDTH, Rows, Toy
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nerv_fl.arrays import IntArray
 from nerv_fl.config import RunConfig
+from nerv_fl.types import IntArray
 from tests.client.faults import Faults
 from tests.client.faulty_tasks import stack
 from tests.client.toy_task import WIDTH, Arrays, Rows, Toy

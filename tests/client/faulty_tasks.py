@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nerv_fl.arrays import IntArray
-from nerv_fl.models.layers import Embedding, Linear
-from nerv_fl.tasks.measures import Measured
+from nerv_fl.privacy.layers import Embedding, Linear
+from nerv_fl.tasks.metrics import Measured
+from nerv_fl.types import IntArray
 from tests.client.faults import Faults
 from tests.client.toy_task import WIDTH, Arrays, Rows, Toy
 

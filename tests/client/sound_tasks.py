@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nerv_fl.arrays import IntArray
-from nerv_fl.models.layers import Embedding, LayerNorm, Linear
-from nerv_fl.models.recurrent import LSTM
+from nerv_fl.privacy.layers import Embedding, LayerNorm, Linear
+from nerv_fl.privacy.recurrent import LSTM
+from nerv_fl.types import IntArray
 from tests.client.faulty_tasks import Tokens, stack
 from tests.client.toy_task import WIDTH, Arrays, Rows, Toy
 

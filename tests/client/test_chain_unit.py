@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from nerv_fl.arrays import IntArray
-from nerv_fl.client.privacy import Mechanism
-from nerv_fl.client.spending import SpendingLedger
-from nerv_fl.client.train import Trainer, sampling_rate
+from nerv_fl.client.local_training import Trainer, sampling_rate
 from nerv_fl.config import PrivacyConfig, RunConfig, TrainingConfig
+from nerv_fl.data import LedgerFile
 from nerv_fl.errors import ConfigError, PrivacyError
 from nerv_fl.models.batch import draw_masks
 from nerv_fl.models.encoder import Encoder, set_flat
+from nerv_fl.privacy.accounting import Mechanism
+from nerv_fl.privacy.budget import SpendingLedger
 from nerv_fl.rng import stream
-from nerv_fl.store import LedgerFile
+from nerv_fl.types import IntArray
 from tests.client.training import (
     FLOOR,
     NUM_SAMPLES,

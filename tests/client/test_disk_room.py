@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nerv_fl.client.sent import RESERVED_FILE, SENT_FILE, Label, envelope_of, keep, release, reserve
+from nerv_fl.client.outbox import RESERVED_FILE, SENT_FILE, Label, envelope_of, keep, release, reserve
 from nerv_fl.errors import PrivacyError
 from tests.client.conftest import Field
 

@@ -18,8 +18,8 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from nerv_fl.arrays import FloatArray
-from nerv_fl.client.privacy import Mechanism, epsilon_of
+from nerv_fl.privacy.accounting import Mechanism, epsilon_of
+from nerv_fl.types import FloatArray
 
 SIGMA = 0.5
 DELTA = 1e-5

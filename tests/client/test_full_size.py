@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.client.node import Node, RoundOrder, register
-from nerv_fl.client.train import Trainer
+from nerv_fl.client.local_training import Trainer
 from nerv_fl.config import build
 from nerv_fl.models.encoder import get_flat
 from nerv_fl.models.weights import vector_hash
 from nerv_fl.rng import torch_stream
-from nerv_fl.sealing import Context, decode_update, open_envelope
-from nerv_fl.store import LedgerFile
-from nerv_fl.strategy.identity import EnclaveIdentity, own_code_hash
+from nerv_fl.crypto import Context, decode_update, open_envelope
+from nerv_fl.data import LedgerFile
+from nerv_fl.enclave.identity import EnclaveIdentity, own_code_hash
 from nerv_fl.tasks.encoder import EncoderTask
 from nerv_fl.threads import use_one_thread
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.client.host import NodeHost, node_folder, resident_host
+from nerv_fl.client.local_training import Assignment, train_honestly
 from nerv_fl.client.node import Node, RoundOrder
-from nerv_fl.client.sent import envelope_of
-from nerv_fl.client.train import Assignment, train_honestly
+from nerv_fl.client.outbox import envelope_of
 from nerv_fl.config import Flat
 from nerv_fl.errors import ConfigError, DataError
 from tests.client.conftest import CONSTANTS, Field

@@ -13,8 +13,8 @@ import pytest
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.client.host import NodeHost
 from nerv_fl.client.node import Node, register
-from nerv_fl.client.spending import SpendingLedger
 from nerv_fl.config import Flat
+from nerv_fl.privacy.budget import SpendingLedger
 from tests.client.conftest import CONSTANTS, Field
 
 MANY: Final = 10_000

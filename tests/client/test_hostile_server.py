@@ -14,11 +14,11 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from benchmarks.bench_fuzz import peak_mb
-from nerv_fl.client import request as request_module
-from nerv_fl.client.request import read_cohort, read_constants, read_order, read_vector
-from nerv_fl.client.spending import SpendingLedger
+from nerv_fl.client import train_request as request_module
+from nerv_fl.client.train_request import read_cohort, read_constants, read_order, read_vector
 from nerv_fl.config import Flat
 from nerv_fl.errors import ConfigError, PrivacyError, SealError
+from nerv_fl.privacy.budget import SpendingLedger
 from tests.client.asking import COHORT, answer_of, ask, send
 from tests.client.conftest import Field
 from tests.federation.tiny_run import num_parameters

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from nerv_fl.arrays import IntArray
 from nerv_fl.client import node as node_module
 from nerv_fl.client.node import register
-from nerv_fl.client.spending import SpendingLedger
 from nerv_fl.config import Flat
+from nerv_fl.crypto import decode_update, encode_update, read_envelope
+from nerv_fl.data import Samples
+from nerv_fl.enclave.create_identity import prepare_identity
+from nerv_fl.enclave.identity import VENDOR_ROOT_FILE, EnclaveIdentity, own_code_hash, read_vendor_root
 from nerv_fl.errors import PrivacyError, SealError
+from nerv_fl.privacy.budget import SpendingLedger
 from nerv_fl.rng import stream
-from nerv_fl.sealing import decode_update, encode_update, read_envelope
-from nerv_fl.store import Samples
-from nerv_fl.strategy.birth import prepare_identity
-from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, EnclaveIdentity, own_code_hash, read_vendor_root
+from nerv_fl.types import IntArray
 from tests.client.conftest import Field
 from tests.federation.tiny_run import num_parameters
 

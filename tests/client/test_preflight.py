@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 import nerv_fl.client.preflight as client_preflight
-from nerv_fl.client.engine import ENGINES, opacus_engine
+from nerv_fl.client.local_training import Streams, Trainer, seeded_streams
 from nerv_fl.client.preflight import check_task
-from nerv_fl.client.train import Streams, Trainer, seeded_streams
 from nerv_fl.config import PrivacyConfig, RunConfig, TrainingConfig
 from nerv_fl.errors import ConfigError, NervError, TaskError
 from nerv_fl.models.encoder import get_flat
-from nerv_fl.models.layers import Linear
+from nerv_fl.privacy.grad_sample import ENGINES, opacus_engine
+from nerv_fl.privacy.layers import Linear
 from nerv_fl.rng import global_generators
 from tests.client import faulty_layers, faulty_steps, faulty_tasks
 from tests.client.sound_tasks import SOUND

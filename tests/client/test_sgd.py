@@ -34,7 +34,7 @@ def test_a_node_never_imports_the_compiler() -> None:
         "import sys\n"
         "import torch\n"
         "from nerv_fl.client.app import build_client_app\n"
-        "from nerv_fl.client.privacy import private_optimizer\n"
+        "from nerv_fl.privacy.accounting import private_optimizer\n"
         "from nerv_fl.client.sgd import PlainSGD\n"
         "from nerv_fl.config import PrivacyConfig\n"
         "layer = torch.nn.Linear(2, 2)\n"

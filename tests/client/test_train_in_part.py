@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from nerv_fl.config import DP_ENGINES, TrainingConfig
+from nerv_fl.data import LedgerFile
 from nerv_fl.models.batch import draw_masks
 from nerv_fl.models.encoder import Encoder, set_flat
 from nerv_fl.rng import stream
-from nerv_fl.store import LedgerFile
 from tests.client.training import (
     TINY,
     Always,

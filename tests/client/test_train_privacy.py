@@ -12,10 +12,10 @@ import torch
 from scipy.stats import beta, chi2, norm
 from torch import Tensor
 
-from nerv_fl.client.train import Streams, Trainer
+from nerv_fl.client.local_training import Streams, Trainer
 from nerv_fl.config import TrainingConfig
+from nerv_fl.data import LedgerFile
 from nerv_fl.rng import stream
-from nerv_fl.store import LedgerFile
 from nerv_fl.tasks import encoder as encoder_task
 from tests.client.training import Always, Never, Setting, make_streams, rigged
 

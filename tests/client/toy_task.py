@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nerv_fl.arrays import IntArray
 from nerv_fl.client.preflight import check_task
 from nerv_fl.config import RunConfig
-from nerv_fl.models.layers import Linear
+from nerv_fl.privacy.layers import Linear
 from nerv_fl.rng import stream
 from nerv_fl.tasks.task import DataSize, Task
+from nerv_fl.types import IntArray
 
 CHAINS, STEPS, WIDTH = 6, 4, 4
 

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from datagen.ledger import LedgerShape, generate_ledger
-from nerv_fl.arrays import IntArray
-from nerv_fl.client.train import Streams, Trainer
+from nerv_fl.client.local_training import Streams, Trainer
 from nerv_fl.config import PrivacyConfig, RunConfig, TrainingConfig
+from nerv_fl.data import LedgerFile
 from nerv_fl.models.batch import draw_masks, make_batch
 from nerv_fl.models.encoder import Encoder, get_flat, set_flat
 from nerv_fl.models.losses import sample_losses
 from nerv_fl.models.presets import Preset
 from nerv_fl.rng import Source, stream
-from nerv_fl.store import LedgerFile
 from nerv_fl.tasks.encoder import EncoderTask
+from nerv_fl.types import IntArray
 
 TINY = Preset(name="tiny", num_accounts=8, width=8, num_layers=1, num_heads=2, position_std=0.3, embedding_std=0.3)
 FLOOR = 1e-3

@@ -12,12 +12,12 @@ import pytest
 
 from datagen import export
 from datagen.export import export_load_parquet, export_parquet, export_seed_layout
-from nerv_fl.arrays import IntArray
+from nerv_fl.data import ChainBlock, open_ledger, write_ledger
+from nerv_fl.data.load_schema import DTYPES, FEATURES, KIND, SCHEMA_VERSION, shapes
+from nerv_fl.data.tokens import BURN, MINT, NO_ACCOUNT, tokens
 from nerv_fl.errors import ConfigError
-from nerv_fl.ledger import BURN, MINT, NO_ACCOUNT, tokens
-from nerv_fl.store import ChainBlock, open_ledger, write_ledger
-from nerv_fl.store.load_schema import DTYPES, FEATURES, KIND, SCHEMA_VERSION, shapes
-from tests.store.small_ledger import ACCOUNTS, CHAINS, STEPS, make_block
+from nerv_fl.types import IntArray
+from tests.data.small_ledger import ACCOUNTS, CHAINS, STEPS, make_block
 
 
 def block() -> ChainBlock:

@@ -10,11 +10,11 @@ import pytest
 
 from datagen import ledger_card as module
 from datagen.card import Card
-from datagen.invariants import LedgerReport, verify_ledger
 from datagen.ledger_card import ledger_card, lorenz
+from datagen.ledger_checks import LedgerReport, verify_ledger
+from nerv_fl.data import ChainBlock, write_ledger
+from nerv_fl.data.tokens import BURN, MINT, NO_ACCOUNT, TRANSFER
 from nerv_fl.errors import DataError
-from nerv_fl.ledger import BURN, MINT, NO_ACCOUNT, TRANSFER
-from nerv_fl.store import ChainBlock, write_ledger
 
 TRANSACTIONS = [
     (TRANSFER, 0, 1, 400),  # chain 0, step 0

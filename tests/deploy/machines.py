@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from nerv_fl.config import Flat
-from nerv_fl.deploy.initialise import initialise
+from nerv_fl.crypto.sealed_storage import MACHINE_VARIABLE
 from nerv_fl.deploy.layout import NODE_ENV, SERVER_ENV, Deployment, read_env, write_env
-from nerv_fl.sealing.storage import MACHINE_VARIABLE
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.deploy.provision import initialise
+from nerv_fl.server.run_folder import RunFolder
 from tests.deploy.cable import Cable
 from tests.deploy.tiny import NUM_NODES, deployment_config
 from tests.simulations.processes import ROOT, descendants, free_port, wait_for

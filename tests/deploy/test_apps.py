@@ -9,14 +9,14 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from nerv_fl.config import as_table, build, flatten, to_toml
-from nerv_fl.deploy.initialise import initialise
+from nerv_fl.crypto import SigningKey, check_evidence
 from nerv_fl.deploy.layout import Deployment
 from nerv_fl.deploy.node_app import load_settings
+from nerv_fl.deploy.provision import initialise
 from nerv_fl.deploy.server_app import load_folder, names_of_supernodes
 from nerv_fl.errors import AggregationError, CheckpointError, ConfigError
-from nerv_fl.sealing import SigningKey, check_evidence
 from nerv_fl.server.app import serve
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from tests.deploy.tiny import NUM_NODES, GridOfMachines, context_of, deployment_config, made_root, problems_of
 
 

@@ -11,14 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 from nerv_fl.cli.main import app
+from nerv_fl.crypto import SigningKey
 from nerv_fl.deploy import certificates
 from nerv_fl.deploy.check import check_folder
 from nerv_fl.deploy.checks.machines import CheckOptions
 from nerv_fl.deploy.layout import Deployment
 from nerv_fl.deploy.renew import renew_server_certificate
 from nerv_fl.errors import ConfigError
-from nerv_fl.sealing import SigningKey
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from tests.deploy.tiny import problems_of
 
 Break = Callable[[Deployment], object]

@@ -10,13 +10,13 @@ import pytest
 from nerv_fl.config import Flat
 from nerv_fl.deploy.certificates import make_supernode_key
 from nerv_fl.deploy.layout import SERVER_ENV, NodeMachine, read_env
-from nerv_fl.deploy.members import add_node, remove_node
+from nerv_fl.deploy.membership import add_node, remove_node
 from nerv_fl.deploy.renew import renew
+from nerv_fl.enclave.certificate import verify_certificate
+from nerv_fl.enclave.identity import read_vendor_root
 from nerv_fl.records import read_rewards
-from nerv_fl.server.audit import verify_rewards
 from nerv_fl.server.checkpoint import last_round
-from nerv_fl.strategy.certificate import verify_certificate
-from nerv_fl.strategy.identity import read_vendor_root
+from nerv_fl.server.verify_rewards import verify_rewards
 from tests.deploy.cable import Cable
 from tests.deploy.machines import Machines, change_env, deploy, running
 from tests.deploy.tiny import NUM_NODES

@@ -15,8 +15,8 @@ import pytest
 
 from nerv_fl.deploy.run_supervisor import MAX_FAILURES, RunFiles, Supervisor, hold_supervision, main
 from nerv_fl.errors import CheckpointError
-from nerv_fl.locks import holder_of
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.io.locks import holder_of
+from nerv_fl.server.run_folder import RunFolder
 from tests.simulations.processes import ROOT, wait_for
 
 ROUNDS: Final = 3
@@ -154,7 +154,7 @@ def test_without_a_superlink_it_says_so(files: RunFiles, monkeypatch: pytest.Mon
 HOLD: Final = textwrap.dedent("""
     import sys, time
     from pathlib import Path
-    from nerv_fl.locks import lock_file
+    from nerv_fl.io.locks import lock_file
     lock_file(Path(sys.argv[1]))
     print("held", flush=True)
     time.sleep(60)

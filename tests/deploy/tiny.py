@@ -13,11 +13,11 @@ from flwr.app import Context, RecordDict
 from nerv_fl.config import Flat, RunConfig, build
 from nerv_fl.deploy.check import check_folder
 from nerv_fl.deploy.checks.machines import CheckOptions
-from nerv_fl.deploy.initialise import initialise
 from nerv_fl.deploy.layout import Deployment
 from nerv_fl.deploy.node_app import client_app
+from nerv_fl.deploy.provision import initialise
 from nerv_fl.server.app import serve
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from tests.federation.fake_grid import FakeGrid
 from tests.federation.tiny_run import SETTINGS as TINY
 

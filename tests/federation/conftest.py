@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from nerv_fl.sealing.storage import MACHINE_VARIABLE
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.strategy.birth import prepare_identity
+from nerv_fl.crypto.sealed_storage import MACHINE_VARIABLE
+from nerv_fl.enclave.create_identity import prepare_identity
+from nerv_fl.server.run_folder import RunFolder
 from tests.federation.tiny_run import copy_run, run_rounds
 
 NewRun = Callable[..., RunFolder]

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 
 SAME_BYTES = ("rewards.csv", "ledger.jsonl", "checkpoint/*", "nodes/*/spending.json", "nodes/*/seen.safetensors")
 """Rewards, ledger, state; what each node spent; what an adversary remembers. Envelopes and seconds may differ."""

@@ -10,18 +10,18 @@ from typing import Final
 
 import torch
 
-from nerv_fl.arrays import Vector
 from nerv_fl.client.host import NodeHost
 from nerv_fl.client.node import RoundOrder
 from nerv_fl.config import Flat, RunConfig, build
+from nerv_fl.crypto import Context, decode_update, open_envelope
+from nerv_fl.enclave.evaluation import Pools, PoolSettings
+from nerv_fl.enclave.identity import EnclaveIdentity
 from nerv_fl.models.encoder import Encoder, get_flat
 from nerv_fl.models.presets import get_preset
 from nerv_fl.models.weights import load_encoder, vector_hash
-from nerv_fl.sealing import Context, decode_update, open_envelope
-from nerv_fl.server.folder import POOLS, RunFolder
-from nerv_fl.server.utility import Pools, PoolSettings
-from nerv_fl.strategy.identity import EnclaveIdentity
-from nerv_fl.tasks.start import Constants
+from nerv_fl.server.run_folder import POOLS, RunFolder
+from nerv_fl.tasks.initial_model import Constants
+from nerv_fl.types import Vector
 from simulations.engine import host_settings
 from simulations.prepare import open_folder, prepare
 from tests.federation.tiny_run import SETTINGS

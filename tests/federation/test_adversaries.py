@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.server.report import write_report
+from nerv_fl.report import write_report
+from nerv_fl.server.run_folder import RunFolder
 from simulations.prepare import open_folder, prepare
 from tests.federation.conftest import NewRun
 from tests.federation.tiny_run import Trace, copy_run, record_of, rewards_of, run_rounds, tiny_config

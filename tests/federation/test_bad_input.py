@@ -6,9 +6,9 @@ import h5py
 import pytest
 
 from datagen.ledger import LedgerShape, generate_ledger
+from nerv_fl.enclave.identity import own_code_hash
 from nerv_fl.errors import CheckpointError, DataError, NoUpdateError, SealError
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.strategy.identity import own_code_hash
+from nerv_fl.server.run_folder import RunFolder
 from tests.federation.conftest import NewRun
 from tests.federation.tiny_run import run_rounds
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nerv_fl.sealing import encode_update
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.crypto import encode_update
+from nerv_fl.server.run_folder import RunFolder
 from simulations.prepare import open_folder, prepare
 from tests.federation.conftest import NewRun
 from tests.federation.tiny_run import (

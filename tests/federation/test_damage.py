@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from nerv_fl.cli.main import app
 from nerv_fl.errors import CheckpointError, NervError
-from nerv_fl.folders import with_sum
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.io.checksums import with_sum
 from nerv_fl.server.recovery import recover
+from nerv_fl.server.run_folder import RunFolder
 from simulations.prepare import claimed_folder, prepare
 from tests.federation.leavings import leavings
 from tests.federation.tiny_run import copy_run, run_rounds, tiny_config

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from tests.federation.conftest import NewRun
 from tests.federation.leavings import leavings
 from tests.federation.tiny_run import NUM_SUPERNODES, Trace, run_rounds

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from tests.federation.tiny_run import copy_run, run_rounds
 
 FEW, MORE = 2, 6

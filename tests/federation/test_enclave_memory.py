@@ -15,11 +15,11 @@ from typing import Final
 import numpy as np
 import pytest
 
-from nerv_fl.sealing import Context
-from nerv_fl.sealing.canonical import to_base64
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.strategy.draw import draw_cohort
-from nerv_fl.strategy.identity import EnclaveIdentity
+from nerv_fl.crypto import Context
+from nerv_fl.crypto.canonical_json import to_base64
+from nerv_fl.enclave.identity import EnclaveIdentity
+from nerv_fl.server.run_folder import RunFolder
+from nerv_fl.strategy.client_sampling import draw_cohort
 from tests.federation.conftest import NewRun
 from tests.federation.tiny_run import Forger, bootstrap_hash, num_parameters
 from tests.simulations.processes import ROOT, descendants, wait_for

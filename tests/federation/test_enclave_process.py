@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from nerv_fl.crypto import Context, read_envelope
+from nerv_fl.enclave.create_identity import prepare_identity
+from nerv_fl.enclave.process import PROCESS_NAME
 from nerv_fl.records import RewardRow, RoundRecord
-from nerv_fl.sealing import Context, read_envelope
 from nerv_fl.server import recorder
 from nerv_fl.server.app import serve
-from nerv_fl.server.enclave_process import PROCESS_NAME
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.strategy.birth import prepare_identity
+from nerv_fl.server.run_folder import RunFolder
 from tests.federation.conftest import NewRun
 from tests.federation.leavings import leavings
 from tests.federation.test_resume import envelopes_of, interrupted

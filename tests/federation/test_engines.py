@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from torch import nn
 
-from nerv_fl.arrays import Vector
-from nerv_fl.client.engine import ENGINES, Engine, opacus_engine
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.privacy.grad_sample import ENGINES, Engine, opacus_engine
+from nerv_fl.server.run_folder import RunFolder
+from nerv_fl.types import Vector
 from tests.client.conftest import Field
 from tests.federation.conftest import NewRun
 from tests.federation.tiny_run import record_of, run_rounds

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from nerv_fl.errors import ConfigError
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.report import write_report
 from nerv_fl.server.monitor import Monitor
-from nerv_fl.server.report import write_report
+from nerv_fl.server.run_folder import RunFolder
 from simulations.prepare import claimed_folder, open_folder
 from tests.federation.conftest import NewRun
 from tests.federation.leavings import leavings

@@ -10,15 +10,15 @@ import torch
 from flwr.app import Message
 
 from nerv_fl.client.app import build_client_app
-from nerv_fl.client.train import Assignment, LocalTraining
+from nerv_fl.client.local_training import Assignment, LocalTraining
 from nerv_fl.deploy.layout import Deployment
 from nerv_fl.deploy.server_app import load_folder
 from nerv_fl.errors import ConfigError, NoUpdateError
 from nerv_fl.server.app import serve
 from nerv_fl.server.checkpoint import load_state
-from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.monitor import Monitor
-from nerv_fl.strategy.state import FederationState
+from nerv_fl.server.run_folder import RunFolder
+from nerv_fl.strategy.server_state import FederationState
 from simulations.engine import host_settings
 from tests.deploy.test_apps import server_context
 from tests.deploy.tiny import NUM_NODES, GridOfMachines, copy_deployment

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Mapping
 
+from nerv_fl.crypto import read_envelope
 from nerv_fl.faults import FAILED, FATES, LATE, OFFLINE, nodes_by_fate
 from nerv_fl.records import read_rewards
-from nerv_fl.sealing import read_envelope
 from nerv_fl.server.app import serve
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from tests.federation.conftest import NewRun
 from tests.federation.leavings import leavings
 from tests.federation.tiny_run import Forger, Interference, make_grid, record_of, refused, rewards_of, run_rounds

@@ -11,8 +11,8 @@ from nerv_fl.models.export.measures import measures_of
 from nerv_fl.models.forecaster import Forecaster, LoadScale
 from nerv_fl.models.trainable import trained_P
 from nerv_fl.server.checkpoint import load_state
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.server.trained import trained_model
+from nerv_fl.server.export_source import trained_model
+from nerv_fl.server.run_folder import RunFolder
 from nerv_fl.tasks.forecaster import ForecasterTask
 from simulations.prepare import open_folder, prepare
 from tests.federation.tiny_run import SETTINGS, Trace, run_rounds

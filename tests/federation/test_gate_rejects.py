@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from nerv_fl.arrays import Vector
+from nerv_fl.enclave.evaluation import Pools
+from nerv_fl.enclave.gate import Candidate, Certification, certify
+from nerv_fl.enclave.interface import RoundOutcome
 from nerv_fl.models.encoder import Encoder, get_flat, set_flat
 from nerv_fl.models.presets import get_preset
 from nerv_fl.rng import stream
-from nerv_fl.server.utility import Pools
-from nerv_fl.strategy.gate import Candidate, Certification, certify
-from nerv_fl.strategy.outcome import RoundOutcome
+from nerv_fl.types import Vector
+from tests.enclave.one_round import decide
 from tests.federation.pretrained import COHORT, Pretrained, pretrained_run
-from tests.strategy.one_round import decide
 
 NO_STEP = "no step lowers the loss on the search pool and keeps the conditions"
 MEAN_NOISE_STD = 0.5 / 64 / 50**0.5

@@ -4,9 +4,9 @@ import pytest
 from flwr.app import Context, Message
 
 from nerv_fl.client import app as client_app
-from nerv_fl.client.privacy import Mechanism, epsilon_of
-from nerv_fl.epsilon import format_epsilon
 from nerv_fl.errors import AggregationError
+from nerv_fl.privacy.accounting import Mechanism, epsilon_of
+from nerv_fl.privacy.epsilon import format_epsilon
 from nerv_fl.server.app import serve
 from tests.federation.conftest import NewRun
 from tests.federation.fake_grid import FakeGrid, Meddle

@@ -11,13 +11,13 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from nerv_fl.cli.live import RunDisplay
 from nerv_fl.cli.main import app
+from nerv_fl.cli.progress import RunDisplay
 from nerv_fl.config import Flat
 from nerv_fl.models.export.card import _privacy
 from nerv_fl.records import read_rewards
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.server.report.load import load_run
+from nerv_fl.report.load import load_run
+from nerv_fl.server.run_folder import RunFolder
 from nerv_fl.server.tracking import scalars
 from simulations.prepare import open_folder, prepare
 from tests.federation.tiny_run import copy_run, record_of, run_rounds, tiny_config

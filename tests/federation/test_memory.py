@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nerv_fl.client.privacy import Mechanism, epsilon_of
+from nerv_fl.privacy.accounting import Mechanism, epsilon_of
 from nerv_fl.records import RoundRecord
 from nerv_fl.server.app import serve
 from tests.federation.tiny_run import NUM_SUPERNODES, copy_run, make_grid

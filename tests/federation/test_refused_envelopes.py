@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from nerv_fl.config import RewardsConfig
+from nerv_fl.enclave.identity import EnclaveIdentity
 from nerv_fl.records import read_rewards
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.strategy.identity import EnclaveIdentity
-from nerv_fl.strategy.rewards import update_reputation
+from nerv_fl.rewards import update_reputation
+from nerv_fl.server.run_folder import RunFolder
 from tests.federation.conftest import NewRun
 from tests.federation.tiny_run import (
     COHORT_2,

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from nerv_fl.crypto import read_envelope
 from nerv_fl.records import RewardRow, RoundRecord
-from nerv_fl.sealing import read_envelope
 from nerv_fl.server import recorder
 from nerv_fl.server.app import serve
 from nerv_fl.server.checkpoint import save_state
-from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.monitor import Monitor
+from nerv_fl.server.run_folder import RunFolder
 from nerv_fl.strategy.nerv import NervStrategy
-from nerv_fl.strategy.state import FederationState
+from nerv_fl.strategy.server_state import FederationState
 from tests.federation.conftest import NewRun
 from tests.federation.fake_grid import FakeGrid
 from tests.federation.tiny_run import Trace, make_grid, run_rounds

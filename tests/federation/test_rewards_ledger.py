@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 from nerv_fl.cli.main import app
 from nerv_fl.errors import DataError, NervError
 from nerv_fl.records import read_rewards
-from nerv_fl.server.audit import verify_rewards
+from nerv_fl.rewards import round_emission
+from nerv_fl.rewards.ledger import balances
 from nerv_fl.server.checkpoint import load_state
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.strategy.rewards import round_emission
-from nerv_fl.strategy.rewards.ledger import balances
+from nerv_fl.server.run_folder import RunFolder
+from nerv_fl.server.verify_rewards import verify_rewards
 from tests.federation.conftest import NewRun
 from tests.federation.test_resume import kill_at_checkpoint
 from tests.federation.tiny_run import NUM_ROUNDS, run_rounds

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
+from nerv_fl.enclave.certificate import verify_certificate
+from nerv_fl.enclave.identity import VENDOR_ROOT_FILE, read_vendor_root
 from nerv_fl.errors import SealError
 from nerv_fl.records import REWARD_COLUMNS, read_rewards
 from nerv_fl.server.checkpoint import load_state
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.strategy.certificate import verify_certificate
-from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, read_vendor_root
+from nerv_fl.server.run_folder import RunFolder
 from tests.federation.conftest import NewRun
 from tests.federation.tiny_run import COHORT_2, NUM_ROUNDS, record_of, rewards_of, run_rounds
 

@@ -12,18 +12,18 @@ from typing import Final
 import numpy as np
 from flwr.app import Message
 
-from nerv_fl.arrays import Vector
 from nerv_fl.client.app import build_client_app
 from nerv_fl.config import Flat, RunConfig, as_table, build, flatten
+from nerv_fl.crypto import Context, Evidence, SigningKey, encode_update, read_envelope, seal
 from nerv_fl.models.encoder import Encoder, get_flat
 from nerv_fl.models.presets import get_preset
 from nerv_fl.models.weights import load_encoder, vector_hash
 from nerv_fl.records import RewardRow, RoundRecord, read_rewards
-from nerv_fl.sealing import Context, Evidence, SigningKey, encode_update, read_envelope, seal
 from nerv_fl.server.app import ignore_round, serve
-from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.recorder import OnRound
-from nerv_fl.strategy.state import FederationState
+from nerv_fl.server.run_folder import RunFolder
+from nerv_fl.strategy.server_state import FederationState
+from nerv_fl.types import Vector
 from simulations.engine import host_settings
 from simulations.prepare import open_folder, prepare
 from tests.federation.fake_grid import FakeGrid, Meddle

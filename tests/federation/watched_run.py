@@ -13,11 +13,11 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
+from nerv_fl.enclave import process as enclave_process
+from nerv_fl.enclave import round as enclave
 from nerv_fl.records import RewardRow, RoundRecord
-from nerv_fl.server import enclave_process
 from nerv_fl.server.app import serve
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.strategy import enclave
+from nerv_fl.server.run_folder import RunFolder
 from tests.federation.fake_grid import FakeGrid
 
 

@@ -21,16 +21,16 @@ from datagen.ledger import generate_ledger
 from datagen.presets import LEDGER_PRESETS
 from datagen.sharding.generate import generate_load
 from nerv_fl.config import Flat, build
+from nerv_fl.crypto import decode_update, encode_update
+from nerv_fl.crypto.update_codecs import CODECS
 from nerv_fl.rng import stream
-from nerv_fl.sealing import decode_update, encode_update
-from nerv_fl.sealing.codecs import CODECS
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.strategy.shapley import estimate
+from nerv_fl.server.run_folder import RunFolder
+from nerv_fl.shapley import estimate
 from simulations.prepare import load_recipe, open_folder, prepare
 from tests.federation.test_forecaster import LOAD
 from tests.federation.tiny_run import SETTINGS, run_rounds
 from tests.golden.environment import fingerprint
-from tests.strategy.shapley.known_games import make_game
+from tests.shapley.known_games import make_game
 from tests.tasks.own_task import saved
 from tests.tasks.test_own_task import SMALL
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nerv_fl.ledger import BURN, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER
+from nerv_fl.data import Batches, Samples
+from nerv_fl.data.tokens import BURN, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER
 from nerv_fl.models.homomorphism import Numerator
-from nerv_fl.store import Batches, Samples
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from datagen.ledger import LedgerShape, generate_ledger
+from nerv_fl.data import LedgerFile, Samples
 from nerv_fl.models.batch import StateBatch, evaluation_masks, make_batch
 from nerv_fl.models.encoder import Encoder, get_flat, set_flat
 from nerv_fl.models.presets import Preset
-from nerv_fl.store import LedgerFile, Samples
 
 CHAINS = 12
 STEPS = 4

@@ -4,11 +4,11 @@ import numpy as np
 
 from datagen.consensus.generate import RaceShape, mempools
 from datagen.consensus.simulate import simulate
-from nerv_fl.arrays import FloatArray, IntArray
-from nerv_fl.models.race_inputs import RaceInputs, make_inputs
-from nerv_fl.races import votes_at
+from nerv_fl.data.consensus_schema import RaceBlock
+from nerv_fl.data.quorum import votes_at
+from nerv_fl.models.consensus_inputs import RaceInputs, make_inputs
 from nerv_fl.rng import stream
-from nerv_fl.store.race_schema import RaceBlock
+from nerv_fl.types import FloatArray, IntArray
 
 SHAPE = RaceShape(shards=1, races=24, accounts=32, max_transactions=8, seed=2)
 

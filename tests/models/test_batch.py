@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from nerv_fl.ledger import bucket, tokens
+from nerv_fl.data import Samples
+from nerv_fl.data.tokens import bucket, tokens
 from nerv_fl.models.batch import StateBatch, balance_weights, draw_masks, evaluation_masks, movement
 from nerv_fl.rng import stream
-from nerv_fl.store import Samples
 
 
 def test_every_sample_has_a_masked_balance() -> None:

@@ -7,13 +7,13 @@ import onnx
 import pytest
 import torch
 
+from nerv_fl.data.consensus_schema import RaceBlock
+from nerv_fl.data.quorum import NO_OUTCOME, VOTE, standing
 from nerv_fl.models.consensus import ConsensusPredictor
+from nerv_fl.models.consensus_inputs import RaceInputs, event_stops, make_inputs
 from nerv_fl.models.predictor import Predictor
 from nerv_fl.models.predictor_files import write_onnx
-from nerv_fl.models.race_inputs import RaceInputs, event_stops, make_inputs
-from nerv_fl.races import NO_OUTCOME, VOTE, standing
 from nerv_fl.rng import torch_stream
-from nerv_fl.store.race_schema import RaceBlock
 from tests.models.races import draw_block, draw_table, half_of_the_votes
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nerv_fl.arrays import FloatArray
 from nerv_fl.models.forecaster import METRICS, RECENT, WINDOW, Forecaster, LoadScale
 from nerv_fl.rng import stream, torch_stream
+from nerv_fl.types import FloatArray
 
 WIDTH = 6
 

@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nerv_fl.arrays import Vector
 from nerv_fl.errors import CheckpointError, DataError
 from nerv_fl.models.forecaster import METRICS, WINDOW, Forecaster, LoadScale
 from nerv_fl.models.forecaster_files import (
@@ -29,6 +28,7 @@ from nerv_fl.models.forecaster_files import (
 )
 from nerv_fl.models.quantize import quantize_torch
 from nerv_fl.rng import stream, torch_stream
+from nerv_fl.types import Vector
 
 WIDTH = 16
 RUN = """

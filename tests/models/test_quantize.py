@@ -18,8 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.models.layers import Linear
 from nerv_fl.models.quantize import Feed, quantize_onnx, quantize_torch
+from nerv_fl.privacy.layers import Linear
 from nerv_fl.rng import stream, torch_stream
 
 Floats = npt.NDArray[np.float32]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from nerv_fl.config import RunConfig, read_recipe
+from nerv_fl.enclave.certificate import verify_certificate
+from nerv_fl.enclave.identity import pinned_root, read_vendor_root
 from nerv_fl.errors import SealError
 from nerv_fl.records import FinalPool, RoundRecord, read_rewards, read_rounds
-from nerv_fl.strategy.certificate import verify_certificate
-from nerv_fl.strategy.identity import pinned_root, read_vendor_root
 
 pytestmark = pytest.mark.slow
 

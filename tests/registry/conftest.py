@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nerv_fl.models.encoder import Encoder
-from nerv_fl.models.export.source import open_source
+from nerv_fl.models.export.export_source import open_source
 from nerv_fl.models.export.write import write_export
 from nerv_fl.models.presets import PRESETS
 from nerv_fl.models.weights import save_encoder

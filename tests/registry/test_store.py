@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from nerv_fl.errors import CheckpointError, ConfigError, DataError
-from nerv_fl.folders import copy_file
+from nerv_fl.io.checksums import copy_file
 from nerv_fl.registry import Registry, open_registry, store
-from nerv_fl.registry.content import Content
 from nerv_fl.registry.entry import Entry
+from nerv_fl.registry.inspect import Content
 from nerv_fl.registry.store import _write
 
 

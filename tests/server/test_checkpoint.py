@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nerv_fl.enclave.aggregate import OptimizerState
 from nerv_fl.errors import CheckpointError
-from nerv_fl.files import write_atomically
+from nerv_fl.io.atomic import write_atomically
+from nerv_fl.rewards import Head
 from nerv_fl.server import checkpoint
 from nerv_fl.server.checkpoint import has_state, load_state, save_state, stored_rounds
-from nerv_fl.strategy.aggregate import OptimizerState
-from nerv_fl.strategy.rewards import Head
-from nerv_fl.strategy.state import FederationState
+from nerv_fl.strategy.server_state import FederationState
 
 RNG = np.random.default_rng(1)
 FIRST = FederationState(

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from scipy.stats import t as student_t
 
-from nerv_fl.arrays import IntArray, Vector
-from nerv_fl.client.privacy import Mechanism, epsilon_of
+from nerv_fl.enclave.evaluation import Pools
 from nerv_fl.models.evaluate import SampleMeasures
+from nerv_fl.privacy.accounting import Mechanism, epsilon_of
 from nerv_fl.records import Homomorphism
 from nerv_fl.server.monitor import Monitor, epsilon_spread
-from nerv_fl.server.utility import Pools
+from nerv_fl.types import IntArray, Vector
 from tests.federation.pretrained import Pretrained, pretrained_run
 from tests.federation.tiny_run import tiny_config
 

@@ -7,11 +7,11 @@ from typing import cast
 import numpy as np
 import pytest
 
-from nerv_fl.arrays import FloatArray, IntArray, Vector
+from nerv_fl.enclave.evaluation import Pools
 from nerv_fl.errors import TaskError
 from nerv_fl.server.monitor import Monitor
-from nerv_fl.server.utility import Pools
-from nerv_fl.tasks.measures import Means, Measured, mean_of
+from nerv_fl.tasks.metrics import Means, Measured, mean_of
+from nerv_fl.types import FloatArray, IntArray, Vector
 from tests.federation.tiny_run import tiny_config
 
 THETA_P = np.zeros(2, dtype=np.float32)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from nerv_fl.server.sessions import session
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nerv_fl.arrays import Vector
 from nerv_fl.client.host import HostSettings, NodeHost
 from nerv_fl.config import AdversariesConfig, Flat, RunConfig, as_table, build, flatten
+from nerv_fl.crypto import Context, decode_update, open_envelope
 from nerv_fl.errors import ConfigError
-from nerv_fl.sealing import Context, decode_update, open_envelope
+from nerv_fl.types import Vector
 from simulations.adversaries import ATTACKS, AdversarialTraining, assign_roles
 from tests.client.conftest import Field
 from tests.federation.tiny_run import change_settings, copy_run, num_parameters

@@ -8,15 +8,15 @@ from safetensors.torch import load_file, save_file
 
 from nerv_fl.config import RunConfig
 from nerv_fl.errors import CheckpointError, ConfigError, DataError
-from nerv_fl.folders import sha256_of
+from nerv_fl.io.checksums import sha256_of
 from nerv_fl.models.encoder import Encoder, get_flat
-from nerv_fl.models.export.source import open_source
+from nerv_fl.models.export.export_source import open_source
 from nerv_fl.models.export.write import write_export
 from nerv_fl.models.presets import PRESETS
 from nerv_fl.models.weights import save_encoder, vector_hash
 from nerv_fl.registry import Registry
 from nerv_fl.rng import torch_stream
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from simulations.bootstrap import given_weights
 from simulations.prepare import open_folder, prepare
 from tests.federation.tiny_run import change_settings, copy_run, run_rounds, tiny_config

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nerv_fl.records import read_rewards
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from tests.federation.leavings import leavings
 from tests.federation.tiny_run import SETTINGS, copy_run, run_rounds
 

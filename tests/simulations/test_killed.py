@@ -12,8 +12,8 @@ import pytest
 
 from nerv_fl.config import Flat
 from nerv_fl.rng import stream
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.server.stopping import TERMINATED
+from nerv_fl.server.run_folder import RunFolder
+from nerv_fl.server.shutdown import TERMINATED
 from tests.federation.leavings import leavings
 from tests.federation.test_killed_writing import EVENTFUL
 from tests.federation.tiny_run import SETTINGS, copy_run, run_rounds

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from nerv_fl.config import RunConfig, as_table, flatten, to_toml
+from nerv_fl.data import LedgerFile
 from nerv_fl.errors import CheckpointError, ConfigError, SealError
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.store import LedgerFile
+from nerv_fl.server.run_folder import RunFolder
 from simulations.engine import LOST_ACTOR, backend_config, host_settings
 from simulations.prepare import (
     FREE_TO_CHANGE,

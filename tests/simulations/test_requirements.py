@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from nerv_fl.crypto.sealed_storage import MACHINE_VARIABLE
 from nerv_fl.errors import ConfigError, NervError, SetupError, TaskError
 from nerv_fl.ray_cluster import LOCAL
-from nerv_fl.sealing.storage import MACHINE_VARIABLE
 from simulations.prepare import claimed_folder, open_folder, prepare
 from simulations.requirements import require_devices
 from tests.federation.tiny_run import tiny_config

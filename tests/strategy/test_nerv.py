@@ -9,12 +9,12 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from nerv_fl.config import RunConfig, build
+from nerv_fl.enclave.interface import RoundInput, RoundOutcome
+from nerv_fl.enclave.round import Enclave
 from nerv_fl.rng import stream
-from nerv_fl.strategy.enclave import Enclave
 from nerv_fl.strategy.nerv import NervStrategy
-from nerv_fl.strategy.outcome import RoundInput, RoundOutcome
 from nerv_fl.strategy.replies import Hearing
-from nerv_fl.strategy.state import FederationState
+from nerv_fl.strategy.server_state import FederationState
 from tests.federation.fake_grid import FakeGrid
 
 CONFIG = build({"federation.num_nodes": 20, "federation.cohort_size": 6, "federation.num_rounds": 3})

@@ -8,9 +8,9 @@ import pytest
 
 from datagen.ledger import LedgerShape, generate_ledger
 from nerv_fl.config import GateConfig
+from nerv_fl.data import open_ledger
 from nerv_fl.errors import ConfigError
 from nerv_fl.models.evaluate import EncoderMeasures
-from nerv_fl.store import open_ledger
 from nerv_fl.tasks.encoder import EncoderTask, broken_condition
 from tests.federation.tiny_run import tiny_config
 

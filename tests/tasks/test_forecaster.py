@@ -13,12 +13,12 @@ import torch
 from datagen.sharding import generate_load
 from nerv_fl.bootstrap.forecast_data import LoadSeries, fit_scale
 from nerv_fl.config import RunConfig, build
+from nerv_fl.data.load import LoadFile
 from nerv_fl.errors import CheckpointError, ConfigError, DataError
 from nerv_fl.models.forecaster import METRICS, Forecaster, LoadScale
 from nerv_fl.models.forecaster_files import save_forecaster
-from nerv_fl.models.layers import per_sample_gradients
+from nerv_fl.privacy.layers import per_sample_gradients
 from nerv_fl.rng import torch_stream
-from nerv_fl.store.load import LoadFile
 from nerv_fl.tasks.forecaster import AROUND, ForecasterTask, constants_of
 
 CONFIG = build({"task": "forecaster", "model.width": 6})

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from nerv_fl.config import Flat, build
+from nerv_fl.crypto import VerifyKey
+from nerv_fl.enclave.certificate import verify_certificate
+from nerv_fl.enclave.identity import VENDOR_ROOT_FILE, read_vendor_root
 from nerv_fl.errors import ConfigError, DataError, TaskError
-from nerv_fl.sealing import VerifyKey
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.server.report.load import load_run
-from nerv_fl.server.trained import trained_model
-from nerv_fl.strategy.certificate import verify_certificate
-from nerv_fl.strategy.identity import VENDOR_ROOT_FILE, read_vendor_root
-from nerv_fl.tasks.known import find_task
+from nerv_fl.report.load import load_run
+from nerv_fl.server.export_source import trained_model
+from nerv_fl.server.run_folder import RunFolder
+from nerv_fl.tasks.registry import find_task
 from simulations.prepare import load_recipe, open_folder, prepare
 from tests.federation.tiny_run import Trace, run_rounds
 from tests.tasks.own_task import code_of, saved

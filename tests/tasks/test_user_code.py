@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from nerv_fl.checks import in_range
+from nerv_fl.enclave.parallel_evaluation import _call
 from nerv_fl.errors import ConfigError, TaskError
-from nerv_fl.server.workers import _call
 from nerv_fl.tasks.user_code import user_error
+from nerv_fl.validation import in_range
 
 SOURCE = """
 import json

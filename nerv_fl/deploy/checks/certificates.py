@@ -17,7 +17,7 @@ from nerv_fl.deploy.certificates import (
     require_issued_by,
 )
 from nerv_fl.deploy.checks.machines import FederationView, NodeView, PairView, ServerView
-from nerv_fl.deploy.findings import Finding, Severity
+from nerv_fl.deploy.diagnostics import Finding, Severity
 
 WARN_DAYS: Final = 30
 """A certificate that expires sooner is reported: renewing needs the operator who holds the authority's key."""

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Final
 
 from nerv_fl.config import RunConfig
+from nerv_fl.data.identify import kind_of
+from nerv_fl.data.integrity import item_digests, verify_content
 from nerv_fl.deploy.checks.machines import NodeView, PairView, ServerView
 from nerv_fl.deploy.checks.versions import not_recorded
-from nerv_fl.deploy.findings import MADE_BY_INIT, RESTORE, Finding, finding_of
+from nerv_fl.deploy.diagnostics import MADE_BY_INIT, RESTORE, Finding, finding_of
 from nerv_fl.errors import DataError
-from nerv_fl.folders import sha256_of
-from nerv_fl.server.folder import POOLS
-from nerv_fl.store.identify import kind_of
-from nerv_fl.store.integrity import item_digests, verify_content
-from nerv_fl.tasks.known import KNOWN, AnyTask
+from nerv_fl.io.checksums import sha256_of
+from nerv_fl.server.run_folder import POOLS
+from nerv_fl.tasks.registry import KNOWN, AnyTask
 from simulations.setups.known import setup_of
 
 _DAMAGED: Final = "restore the file from a backup, or write it again: its values are not those that were written"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from nerv_fl.deploy.checks.machines import FederationView, NodeView, ServerView
-from nerv_fl.deploy.findings import MADE_BY_INIT, RESTORE, Finding, Severity
-from nerv_fl.server.folder import POOLS
-from nerv_fl.strategy.identity import EVIDENCE_FILE, VENDOR_KEY_FILE
-from nerv_fl.strategy.keeping import KEEPING
+from nerv_fl.deploy.diagnostics import MADE_BY_INIT, RESTORE, Finding, Severity
+from nerv_fl.enclave.identity import EVIDENCE_FILE, VENDOR_KEY_FILE
+from nerv_fl.enclave.key_storage import KEEPING
+from nerv_fl.server.run_folder import POOLS
 
 OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 ROOT: Final = 0

@@ -8,14 +8,12 @@ from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
+from nerv_fl.crypto import SigningKey, VerifyKey, check_evidence
 from nerv_fl.deploy.certificates import read_supernode_key, read_supernode_public_key
 from nerv_fl.deploy.checks.machines import NodeView, PairView, ServerView, read_text
 from nerv_fl.deploy.checks.versions import not_recorded
-from nerv_fl.deploy.findings import MADE_BY_INIT, RESTORE, Finding, Severity, finding_of
-from nerv_fl.errors import SealError
-from nerv_fl.sealing import SigningKey, VerifyKey, check_evidence
-from nerv_fl.server.roster import active
-from nerv_fl.strategy.identity import (
+from nerv_fl.deploy.diagnostics import MADE_BY_INIT, RESTORE, Finding, Severity, finding_of
+from nerv_fl.enclave.identity import (
     EVIDENCE_FILE,
     VENDOR_KEY_FILE,
     VENDOR_ROOT_FILE,
@@ -24,6 +22,8 @@ from nerv_fl.strategy.identity import (
     read_evidence,
     read_vendor_root,
 )
+from nerv_fl.errors import SealError
+from nerv_fl.server.roster import active
 
 _RENEW: Final = "restore the pair, or make a new one with `nerv-fl deploy renew --node N` and call register.sh"
 _SIGNING: Final = (

@@ -21,10 +21,10 @@ from nerv_fl.deploy.layout import (
     read_record,
 )
 from nerv_fl.errors import ConfigError, DataError, NervError
-from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.roster import Member, read_members
-from nerv_fl.tasks.known import AnyTask, find_task, make_task
-from nerv_fl.tasks.start import Constants
+from nerv_fl.server.run_folder import RunFolder
+from nerv_fl.tasks.initial_model import Constants
+from nerv_fl.tasks.registry import AnyTask, find_task, make_task
 
 
 @dataclass(frozen=True, kw_only=True)

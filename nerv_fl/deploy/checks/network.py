@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 from nerv_fl.deploy.certificates import LOOPBACK, fingerprint, names_of, plain_host, read_certificate
 from nerv_fl.deploy.checks.machines import NodeView, PairView, ServerView
 from nerv_fl.deploy.checks.probe import Stage
-from nerv_fl.deploy.findings import Finding, Severity
+from nerv_fl.deploy.diagnostics import Finding, Severity
 from nerv_fl.deploy.layout import port_of
 
 Asking: TypeAlias = NodeView | ServerView

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from nerv_fl.deploy.checks.machines import Endpoint, NodeView, ServerView
-from nerv_fl.deploy.findings import Finding, Severity
+from nerv_fl.deploy.diagnostics import Finding, Severity
 
 VARIABLES: Final = ("https_proxy", "all_proxy")
 """In the order in which they are taken."""

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Final
 
 from nerv_fl.config import RunConfig, as_table, flatten
-from nerv_fl.deploy.bundle import FILES
 from nerv_fl.deploy.certificates import read_supernode_public_key
 from nerv_fl.deploy.checks.machines import NodeView, PairView, ServerView, read_text
-from nerv_fl.deploy.findings import MADE_BY_INIT, RESTORE, Finding, finding_of
+from nerv_fl.deploy.diagnostics import MADE_BY_INIT, RESTORE, Finding, finding_of
+from nerv_fl.deploy.flower_app_bundle import FILES
 from nerv_fl.deploy.scripts import NODE_SCRIPTS, SERVER_SCRIPTS
 from nerv_fl.errors import ConfigError
 from nerv_fl.server.roster import active

@@ -10,21 +10,21 @@ from typing import Final
 
 import numpy as np
 
-from nerv_fl.client.privacy import Mechanism
-from nerv_fl.client.sent import SENT_FILE, envelope_of, label_of
-from nerv_fl.client.spending import SpendingLedger
-from nerv_fl.client.train import sampling_rate
+from nerv_fl.client.local_training import sampling_rate
+from nerv_fl.client.outbox import SENT_FILE, envelope_of, label_of
+from nerv_fl.crypto import SigningKey
 from nerv_fl.deploy.checks.keys import registered_keys
 from nerv_fl.deploy.checks.machines import NodeView, ServerView
-from nerv_fl.deploy.findings import Finding, finding_of
+from nerv_fl.deploy.diagnostics import Finding, finding_of
 from nerv_fl.errors import NervError
-from nerv_fl.locks import holder_of
+from nerv_fl.io.locks import holder_of
+from nerv_fl.privacy.accounting import Mechanism
+from nerv_fl.privacy.budget import SpendingLedger
 from nerv_fl.records import round_from_json
 from nerv_fl.records.text import read_text
-from nerv_fl.sealing import SigningKey
+from nerv_fl.rewards.ledger import check_chain, read_entries
 from nerv_fl.server.checkpoint import has_state, load_state
-from nerv_fl.server.folder import RunFolder
-from nerv_fl.strategy.rewards.ledger import check_chain, read_entries
+from nerv_fl.server.run_folder import RunFolder
 from simulations.bootstrap import require_begun_with
 
 FLOAT_BYTES: Final = 4

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from nerv_fl.deploy.checks.machines import NodeView, ServerView
-from nerv_fl.deploy.findings import Finding, Severity
+from nerv_fl.deploy.diagnostics import Finding, Severity
 
 REQUIRED: Final = ("nerv-fl", "torch", "flwr", "opacus")
 """Another version of these trains otherwise, or does not understand the server."""

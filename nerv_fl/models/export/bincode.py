@@ -26,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from nerv_fl.checks import in_range
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.quantize_encoder import QuantizedEncoder, QuantizedTensor, quantize_encoder
+from nerv_fl.validation import in_range
 
 UNVERIFIED: Final = "derived by reading the protocol's encoder.rs; never checked against a real Rust build"
 BITS: Final = 8

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from nerv_fl.epsilon import format_epsilon
 from nerv_fl.models.export.manifest import MANIFEST_FILE, TOLERANCE
 from nerv_fl.models.export.measures import Measure, pick_measures
+from nerv_fl.privacy.epsilon import format_epsilon
 
 CARD_FILE: Final = "README.md"
 LIBRARY: Final = {"safetensors": "safetensors", "onnx": "onnx", "torchscript": "pytorch", "bincode": "nerv"}

@@ -12,12 +12,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from nerv_fl.models.export.graphs import Graph, Port
-from nerv_fl.models.export.rust_forecaster import ANSWERS, MARKS, RUST_METRICS, RustForecaster
+from nerv_fl.data.load_schema import FEATURES
+from nerv_fl.models.export.encoder_graphs import Graph, Port
+from nerv_fl.models.export.protocol_forecaster import ANSWERS, MARKS, RUST_METRICS, RustForecaster
 from nerv_fl.models.forecaster import METRICS, WINDOW, Forecaster
 from nerv_fl.models.forecaster_files import INPUT, OUTPUTS
 from nerv_fl.rng import torch_stream
-from nerv_fl.store.load_schema import FEATURES
 
 RUST_FILE: Final = "forecaster_rust.onnx"
 

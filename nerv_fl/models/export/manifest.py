@@ -12,9 +12,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from nerv_fl.errors import DataError
-from nerv_fl.folders import sha256_of
-from nerv_fl.models.export.graphs import Graph, Port
-from nerv_fl.models.export.source import SUFFIX, Source
+from nerv_fl.io.checksums import sha256_of
+from nerv_fl.models.export.encoder_graphs import Graph, Port
+from nerv_fl.models.export.export_source import SUFFIX, Source
 from nerv_fl.models.tensor_files import read_tensors, tensor_entries
 
 SCHEMA: Final = "nerv-fl export 1"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nerv_fl.models.export.source import Source
+from nerv_fl.models.export.export_source import Source
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import onnxruntime
 from torch import Tensor
 
-from nerv_fl.models.export.graphs import Graph
-from nerv_fl.models.older_exporters import write_traced_onnx
+from nerv_fl.models.export.encoder_graphs import Graph
+from nerv_fl.models.onnx_legacy import write_traced_onnx
 from nerv_fl.models.quantize import quantize_onnx
 
 

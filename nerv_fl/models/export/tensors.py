@@ -8,10 +8,10 @@ from typing import Final
 
 from safetensors.numpy import save
 
-from nerv_fl.files import write_atomically
-from nerv_fl.folders import copy_file
+from nerv_fl.io.atomic import write_atomically
+from nerv_fl.io.checksums import copy_file
 from nerv_fl.models.encoder import Encoder
-from nerv_fl.models.export.source import Source
+from nerv_fl.models.export.export_source import Source
 from nerv_fl.models.homomorphism import FRACTION_BITS
 from nerv_fl.models.quantize_encoder import fixed_point_table, quantize_encoder, save_int8
 from nerv_fl.models.tensor_files import with_sorted_header

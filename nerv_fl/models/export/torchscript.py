@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from nerv_fl.files import write_atomically
-from nerv_fl.models.export.graphs import Graph
-from nerv_fl.models.older_exporters import older_exporters
+from nerv_fl.io.atomic import write_atomically
+from nerv_fl.models.export.encoder_graphs import Graph
+from nerv_fl.models.onnx_legacy import older_exporters
 from nerv_fl.models.quantize import quantize_torch
 
 COUNTED: Final = re.compile(rb"[./]___torch_mangle_\d+")

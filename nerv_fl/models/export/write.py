@@ -7,15 +7,15 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from nerv_fl.checks import one_of
 from nerv_fl.errors import ConfigError
-from nerv_fl.files import write_atomically
-from nerv_fl.folders import staged_folder
+from nerv_fl.io.atomic import write_atomically
+from nerv_fl.io.checksums import staged_folder
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.export.bincode import rust_encoder, rust_tensors, to_bytes
 from nerv_fl.models.export.card import write_card
+from nerv_fl.models.export.encoder_graphs import Graph, encoder_graph
+from nerv_fl.models.export.export_source import Source
 from nerv_fl.models.export.forecaster_graphs import forecaster_graphs
-from nerv_fl.models.export.graphs import Graph, encoder_graph
 from nerv_fl.models.export.manifest import (
     Outputs,
     file_entry,
@@ -25,14 +25,14 @@ from nerv_fl.models.export.manifest import (
     require_near,
     write_manifest,
 )
-from nerv_fl.models.export.notes import file_notes
+from nerv_fl.models.export.model_notes import file_notes
 from nerv_fl.models.export.onnx_file import run_onnx, write_onnx
 from nerv_fl.models.export.predictor_graphs import predictor_graphs
-from nerv_fl.models.export.source import Source
 from nerv_fl.models.export.tensors import write_tensors
 from nerv_fl.models.export.torchscript import run_torchscript, write_torchscript
 from nerv_fl.models.forecaster import Forecaster
 from nerv_fl.models.predictor import Predictor
+from nerv_fl.validation import one_of
 
 FORMATS: Final = ("safetensors", "onnx", "torchscript", "bincode")
 

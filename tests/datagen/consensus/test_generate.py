@@ -6,8 +6,8 @@ import pytest
 
 from datagen.consensus.generate import RaceShape, generate_races, mempools, race_split
 from datagen.consensus.simulate import simulate
+from nerv_fl.data.consensus import RaceFile
 from nerv_fl.errors import ConfigError
-from nerv_fl.store.races import RaceFile
 from tests.datagen.consensus.conftest import SHAPE
 
 

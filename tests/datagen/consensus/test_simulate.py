@@ -8,9 +8,8 @@ import pytest
 from datagen.consensus.candidates import AMOUNT, MINTED, REPLAY, SIGN
 from datagen.consensus.generate import RaceShape, mempools
 from datagen.consensus.simulate import continued, simulate
-from nerv_fl.arrays import FloatArray
-from nerv_fl.ledger import MINT, NO_ACCOUNT
-from nerv_fl.races import (
+from nerv_fl.data.consensus_schema import RaceBlock
+from nerv_fl.data.quorum import (
     CUTS,
     DISPUTE,
     EVIDENCE,
@@ -23,7 +22,8 @@ from nerv_fl.races import (
     unpack,
     votes_at,
 )
-from nerv_fl.store.race_schema import RaceBlock
+from nerv_fl.data.tokens import MINT, NO_ACCOUNT
+from nerv_fl.types import FloatArray
 
 SHAPE = RaceShape(shards=8, races=200, accounts=64, max_transactions=12, seed=5)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from datagen.consensus.verify import verify_races
+from nerv_fl.data.consensus import RaceFile
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.store.races import RaceFile
 from tests.datagen.consensus.conftest import SHAPE
 
 

@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datagen.invariants import LedgerReport, verify_ledger
 from datagen.ledger import LedgerShape, generate_ledger
 from datagen.ledger import shape as shape_module
+from datagen.ledger.apply_transactions import settle
+from datagen.ledger.intents import Orders
 from datagen.ledger.kinds import traits_of
-from datagen.ledger.orders import Orders
 from datagen.ledger.roles import Cast, num_rich, role_starts, solve_scale
-from datagen.ledger.settle import settle
+from datagen.ledger_checks import LedgerReport, verify_ledger
+from nerv_fl.data import LedgerFile
+from nerv_fl.data.tokens import BURN, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER
 from nerv_fl.errors import ConfigError
-from nerv_fl.ledger import BURN, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER
-from nerv_fl.store import LedgerFile
 
 SMALL = {"chains": 40, "steps": 3, "accounts": 64, "max_transactions": 16, "profile": "live", "seed": 7}
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datagen.invariants import verify_ledger
 from datagen.ledger import LedgerShape, generate_ledger
 from datagen.ledger.kinds import KINDS, draw_kinds, traits_of
 from datagen.ledger.roles import ROLES, role_starts
-from nerv_fl.arrays import FloatArray
-from nerv_fl.ledger import NO_ACCOUNT, SHARD_KINDS
-from nerv_fl.store import LedgerFile
+from datagen.ledger_checks import verify_ledger
+from nerv_fl.data import LedgerFile
+from nerv_fl.data.tokens import NO_ACCOUNT, SHARD_KINDS
+from nerv_fl.types import FloatArray
 
 ACCOUNTS = 64
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from datagen.invariants import verify_ledger
 from datagen.ledger import LedgerShape, generate, generate_ledger, generate_ledger_parts
+from datagen.ledger_checks import verify_ledger
 from datagen.parts import Part, make_parts, plan_parts
+from nerv_fl.data import LedgerFile, open_ledger
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.store import LedgerFile, open_ledger
 
 SHAPE = LedgerShape(chains=2500, steps=4, accounts=1024, max_transactions=8, heterogeneity=1.0)
 

@@ -5,8 +5,8 @@ import pytest
 
 from datagen.sharding import generate_load
 from datagen.sharding.kernel import simulate
+from nerv_fl.data.load import LoadFile
 from nerv_fl.errors import ConfigError
-from nerv_fl.store.load import LoadFile
 from tests.datagen.sharding.conftest import SEED, SHARDS, STEPS
 
 

@@ -8,9 +8,9 @@ from datagen.sharding import kernel
 from datagen.sharding.kernel import hidden_states, overload_probability, simulate
 from datagen.sharding.shard import STATE, draw_parameters, first_state
 from datagen.sharding.verify import check_queue
+from nerv_fl.data.load_schema import FEATURES, overloaded
 from nerv_fl.errors import DataError
 from nerv_fl.rng import stream
-from nerv_fl.store.load_schema import FEATURES, overloaded
 
 DAYS_3 = 4320
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from datagen.sharding import verify_load
+from nerv_fl.data.load import LoadFile
+from nerv_fl.data.load_writer import content_digest
 from nerv_fl.errors import ConfigError, DataError
-from nerv_fl.store.load import LoadFile
-from nerv_fl.store.load_writer import content_digest
 from tests.datagen.sharding.conftest import SHARDS, STEPS
 
 

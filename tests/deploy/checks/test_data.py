@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from nerv_fl.cli.main import app
 from nerv_fl.deploy.layout import Deployment, NodeMachine, read_record, write_record
-from nerv_fl.deploy.node_machine import make_node
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.deploy.provision_node import make_node
+from nerv_fl.server.run_folder import RunFolder
 from tests.deploy.checks.faults import Break, require_found
 from tests.deploy.tiny import deployment_config, problems_of
 

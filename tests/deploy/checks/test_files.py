@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nerv_fl.deploy.layout import Deployment
-from nerv_fl.deploy.members import add_node
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.deploy.membership import add_node
+from nerv_fl.server.run_folder import RunFolder
 from tests.deploy.checks.faults import require_found
 from tests.deploy.tiny import problems_of
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
+from nerv_fl.crypto import SigningKey
 from nerv_fl.deploy import certificates
 from nerv_fl.deploy.layout import Deployment
-from nerv_fl.sealing import SigningKey
-from nerv_fl.server.folder import RunFolder
 from nerv_fl.server.roster import read_members, write_members
+from nerv_fl.server.run_folder import RunFolder
 from tests.deploy.checks.faults import require_found
 from tests.deploy.tiny import made_root, problems_of
 

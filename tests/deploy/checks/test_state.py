@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from nerv_fl.deploy.layout import Deployment
-from nerv_fl.locks import exclusive
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.io.locks import exclusive
+from nerv_fl.server.run_folder import RunFolder
 from tests.deploy.checks.faults import Break, require_found
 from tests.deploy.tiny import played_root, problems_of
 

@@ -7,8 +7,8 @@ import pytest
 
 from nerv_fl.deploy.checks import versions
 from nerv_fl.deploy.layout import Deployment, read_record
-from nerv_fl.folders import with_sum
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.io.checksums import with_sum
+from nerv_fl.server.run_folder import RunFolder
 from tests.deploy.checks.faults import require_found
 from tests.deploy.tiny import problems_of
 

@@ -8,7 +8,7 @@ import onnxruntime
 import torch
 
 from nerv_fl.models.encoder import Encoder
-from nerv_fl.models.export.graphs import encoder_graph
+from nerv_fl.models.export.encoder_graphs import encoder_graph
 from nerv_fl.models.export.onnx_file import run_onnx, write_onnx
 
 

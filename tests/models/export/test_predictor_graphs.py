@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from nerv_fl.models.export.export_source import open_source
 from nerv_fl.models.export.onnx_file import run_onnx, write_onnx
 from nerv_fl.models.export.predictor_graphs import predictor_graphs
-from nerv_fl.models.export.source import open_source
 from nerv_fl.models.export.write import write_export
 from nerv_fl.models.predictor import Predictor
 from nerv_fl.models.predictor_files import save_predictor

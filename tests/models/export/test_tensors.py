@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from nerv_fl.errors import DataError
 from nerv_fl.models.encoder import Encoder
-from nerv_fl.models.export.source import Source, open_source
+from nerv_fl.models.export.export_source import Source, open_source
 from nerv_fl.models.export.tensors import write_tensors
 from nerv_fl.models.export.write import write_export
 from nerv_fl.models.presets import PRESETS

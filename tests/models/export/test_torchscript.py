@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from nerv_fl.models.encoder import Encoder
-from nerv_fl.models.export.graphs import encoder_graph
+from nerv_fl.models.export.encoder_graphs import encoder_graph
 from nerv_fl.models.export.torchscript import run_torchscript, script_bytes, write_torchscript
 
 PROGRAM = """

@@ -15,9 +15,9 @@ from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.models.encoder import Encoder, get_flat
 from nerv_fl.models.export import write
 from nerv_fl.models.export.bincode_reader import read_rust_encoder
-from nerv_fl.models.export.graphs import Graph
+from nerv_fl.models.export.encoder_graphs import Graph
+from nerv_fl.models.export.export_source import Source
 from nerv_fl.models.export.manifest import Differences, require_near
-from nerv_fl.models.export.source import Source
 from nerv_fl.models.export.write import FORMATS, write_export
 from nerv_fl.models.weights import vector_hash
 

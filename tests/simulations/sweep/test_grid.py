@@ -2,10 +2,10 @@
 
 import pytest
 
-from nerv_fl.client.privacy import Mechanism, epsilon_of
 from nerv_fl.config import build
 from nerv_fl.errors import ConfigError
-from nerv_fl.strategy.draw import draw_cohort, most_rounds
+from nerv_fl.privacy.accounting import Mechanism, epsilon_of
+from nerv_fl.strategy.client_sampling import draw_cohort, most_rounds
 from simulations.sweep.grid import SLACK, epsilon_at_end, limit_of, parse_axes, plan
 
 BASE = build({"federation.num_nodes": 10, "federation.cohort_size": 4, "federation.num_rounds": 6})

@@ -10,10 +10,10 @@ import pytest
 from flwr.app import Message
 from scipy.stats import ttest_1samp
 
-from simulations.sweep.central import Central
+from simulations.sweep.centralized_baseline import Central
 from simulations.sweep.grid import Point
-from simulations.sweep.points import is_finished
 from simulations.sweep.results import Interval, Outcome, interval, outcome_of, settings_of
+from simulations.sweep.runs import is_finished
 from simulations.sweep.tables import columns_of, rows_of, to_csv, to_json, to_markdown
 from tests.federation.fake_grid import Meddle
 from tests.federation.tiny_run import copy_run, run_rounds

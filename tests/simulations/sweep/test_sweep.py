@@ -10,9 +10,11 @@ import pytest
 
 from nerv_fl.config import Flat, RunConfig, as_table, build, flatten
 from nerv_fl.errors import CheckpointError, ConfigError
-from nerv_fl.server.folder import RunFolder
+from nerv_fl.server.run_folder import RunFolder
 from simulations.prepare import load_recipe, prepare
-from simulations.sweep import central, points, run_sweep
+from simulations.sweep import centralized_baseline as central
+from simulations.sweep import run_sweep
+from simulations.sweep import runs as points
 from simulations.sweep.grid import plan
 from simulations.sweep.sweep import Sweep, _claim, without_values
 from simulations.sweep.tables import columns_of
