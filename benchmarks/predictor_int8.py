@@ -14,12 +14,12 @@ from benchmarks.measure import print_setting, print_table
 from nerv_fl.bootstrap.consensus_scores import answers, score
 from nerv_fl.bootstrap.predictor import of_onnx
 from nerv_fl.data.consensus import RaceFile
-from nerv_fl.data.quorum import votes_at
 from nerv_fl.models.consensus import as_feed, open_onnx
 from nerv_fl.models.consensus_inputs import make_inputs
 from nerv_fl.models.predictor_files import load_predictor, write_onnx
 from nerv_fl.models.quantize import Feed, quantize_onnx
 from nerv_fl.models.weights import read_table
+from nerv_fl.quorum import votes_at
 
 CUT = 0.5
 EXAMPLES = 6

@@ -15,9 +15,9 @@ from nerv_fl.data.identify import CONSENSUS, LEDGER, SHARD_LOAD, kind_of
 from nerv_fl.data.load import LoadFile
 from nerv_fl.data.load_schema import FEATURES, SPLITS
 from nerv_fl.data.multi_file import INDEX_FILE
-from nerv_fl.data.tokens import SHARD_KINDS
 from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.io.checksums import SUMS_FILE, verify_bundle
+from nerv_fl.tokens import SHARD_KINDS
 from nerv_fl.validation import one_of
 
 LAYOUTS = ("seed", "parquet")

@@ -19,9 +19,9 @@ from nerv_fl.data.atomic_hdf5 import new_file
 from nerv_fl.data.load import LoadFile
 from nerv_fl.data.load_schema import FEATURES, SPLITS
 from nerv_fl.data.multi_file import chain_blocks
-from nerv_fl.data.tokens import NO_ACCOUNT, tokens, vocabulary_size
 from nerv_fl.errors import ConfigError
 from nerv_fl.io.checksums import staged_folder
+from nerv_fl.tokens import NO_ACCOUNT, tokens, vocabulary_size
 from nerv_fl.types import IntArray
 
 BLOCK_VALUES: Final = 2**20

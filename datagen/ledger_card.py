@@ -13,8 +13,8 @@ from datagen.ledger.roles import num_rich
 from datagen.ledger_checks import LedgerReport
 from datagen.plots import Labels, Line, Mark, histogram, lines
 from nerv_fl.data import ChainBlock, Ledger, open_ledger
-from nerv_fl.data.tokens import MAX_BATCH, NUM_BUCKETS, SHARD_KINDS, bucket, sequence_length
 from nerv_fl.errors import DataError
+from nerv_fl.tokens import MAX_BATCH, NUM_BUCKETS, SHARD_KINDS, bucket, sequence_length
 from nerv_fl.types import FloatArray
 
 SAMPLED_CHAINS: Final = 512

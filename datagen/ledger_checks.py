@@ -15,8 +15,8 @@ from datagen.statistics import Measures
 from nerv_fl.data import Ledger, open_ledger
 from nerv_fl.data.multi_file import chain_blocks
 from nerv_fl.data.samples import ChainBlock, ContentDigest, chain_digests
-from nerv_fl.data.tokens import BUCKET_EDGES, BURN, MAX_BATCH, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER, tokens
 from nerv_fl.errors import DataError
+from nerv_fl.tokens import BUCKET_EDGES, BURN, MAX_BATCH, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER, tokens
 from nerv_fl.types import BoolArray, IntArray
 
 BLOCK_VALUES: Final = 2**20

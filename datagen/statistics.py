@@ -9,7 +9,7 @@ import numpy as np
 
 from datagen.ledger.roles import num_rich
 from nerv_fl.data.samples import ChainBlock
-from nerv_fl.data.tokens import NUM_BUCKETS, bucket
+from nerv_fl.tokens import NUM_BUCKETS, bucket
 from nerv_fl.types import BoolArray, FloatArray, IntArray
 
 SMOOTHING: Final = 0.1

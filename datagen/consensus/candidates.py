@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from datagen.consensus.validators import below, compiled
-from nerv_fl.data.tokens import MAX_BATCH, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER
+from nerv_fl.tokens import MAX_BATCH, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER
 
 AMOUNT, REPLAY, MINTED, SIGN = 1, 2, 3, 4
 MIN_KEEP: Final = 0.85

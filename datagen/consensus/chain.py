@@ -41,7 +41,7 @@ from datagen.consensus.validators import (
     vote,
     vote_again,
 )
-from nerv_fl.data.quorum import NO_OUTCOME, PROPOSE, TIMEOUT
+from nerv_fl.quorum import NO_OUTCOME, PROPOSE, TIMEOUT
 
 _ROUNDS = len(ROUND)
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from nerv_fl.data.quorum import MAX_CANDIDATES, MAX_VALIDATORS
+from nerv_fl.quorum import MAX_CANDIDATES, MAX_VALIDATORS
 
 BYZANTINE: Final = (0.05, 0.10)
 """Least and greatest part of a shard's validators that are Byzantine."""

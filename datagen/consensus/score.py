@@ -16,10 +16,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from datagen.consensus.generate import play_on
 from nerv_fl.data.consensus import RaceFile
 from nerv_fl.data.consensus_schema import RaceBlock
-from nerv_fl.data.quorum import CUTS, DISPUTED, MAX_CANDIDATES, Standing, votes_at
 from nerv_fl.errors import DataError
 from nerv_fl.models.consensus_inputs import make_inputs, standings
 from nerv_fl.models.predictor import race_facts
+from nerv_fl.quorum import CUTS, DISPUTED, MAX_CANDIDATES, Standing, votes_at
 from nerv_fl.types import BoolArray, FloatArray, IntArray
 from nerv_fl.validation import in_range
 

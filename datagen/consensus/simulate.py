@@ -36,7 +36,7 @@ from datagen.consensus.parameters import (
 from datagen.consensus.validators import below, compiled
 from nerv_fl.data import ChainBlock
 from nerv_fl.data.consensus_schema import CANDIDATE_COLUMNS, RACE_COLUMNS, TX_COLUMNS, RaceBlock
-from nerv_fl.data.quorum import (
+from nerv_fl.quorum import (
     MAX_CANDIDATES,
     MAX_EVENTS,
     MAX_VALIDATORS,

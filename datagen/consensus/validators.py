@@ -28,8 +28,8 @@ from datagen.consensus.parameters import (
     SECOND_VOTE,
     VIEW,
 )
-from nerv_fl.data import quorum as races
-from nerv_fl.data.quorum import MAX_WEIGHT, NUM_BUCKETS, QUORUM
+from nerv_fl import quorum as races
+from nerv_fl.quorum import MAX_WEIGHT, NUM_BUCKETS, QUORUM
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,7 +47,7 @@ def compiled(function: F) -> F:
 
 @compiled
 def pack(kind: int, candidate: int, weight: float, validator: int) -> int:
-    """Return the token of an event; see `nerv_fl.data.quorum`."""
+    """Return the token of an event; see `nerv_fl.quorum`."""
     return kind << 12 | int(candidate) << 10 | (int(weight) * NUM_BUCKETS // _BUCKET) << 6 | validator
 
 

@@ -12,9 +12,9 @@ from datagen.consensus.generate import RaceShape, mempools, race_split
 from datagen.consensus.simulate import simulate
 from nerv_fl.data.consensus import RaceFile
 from nerv_fl.data.consensus_schema import TAMPERS, RaceBlock
-from nerv_fl.data.quorum import MIN_VALIDATORS, NO_OUTCOME, PROPOSE, TIMEOUT, VOTE, bucket_of, standing, unpack
-from nerv_fl.data.tokens import BURN, MINT, TRANSFER
 from nerv_fl.errors import DataError
+from nerv_fl.quorum import MIN_VALIDATORS, NO_OUTCOME, PROPOSE, TIMEOUT, VOTE, bucket_of, standing, unpack
+from nerv_fl.tokens import BURN, MINT, TRANSFER
 from nerv_fl.validation import in_range
 
 NONE: Final = 0

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from datagen.ledger.intents import Orders
 from datagen.ledger.roles import Cast
 from nerv_fl.data import ChainBlock
-from nerv_fl.data.tokens import BURN, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER
+from nerv_fl.tokens import BURN, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER
 from nerv_fl.types import IntArray
 
 _NOBODY = np.uint16(NO_ACCOUNT)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.ledger.roles import Cast, role_starts
-from nerv_fl.data.tokens import BURN, MINT, TRANSFER
+from nerv_fl.tokens import BURN, MINT, TRANSFER
 from nerv_fl.types import FloatArray, IntArray
 
 MINT_SHARE: Final = 0.0075

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from nerv_fl import rng
-from nerv_fl.data.tokens import SHARD_KINDS
+from nerv_fl.tokens import SHARD_KINDS
 from nerv_fl.types import FloatArray, IntArray
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from datagen.ledger.kinds import Traits
-from nerv_fl.data.tokens import MAX_SUPPLY_NANO
+from nerv_fl.tokens import MAX_SUPPLY_NANO
 from nerv_fl.types import FloatArray, IntArray
 
 PROFILES: Final = ("genesis", "live")

@@ -6,7 +6,7 @@ from typing import Final
 
 from datagen.ledger.roles import PROFILES
 from nerv_fl.data.schema import chunk_shape, fixed_shapes
-from nerv_fl.data.tokens import MAX_BATCH, MAX_SUPPLY_NANO, NO_ACCOUNT
+from nerv_fl.tokens import MAX_BATCH, MAX_SUPPLY_NANO, NO_ACCOUNT
 from nerv_fl.validation import in_range, one_of
 
 GENERATOR: Final = "datagen.ledger/2"

@@ -14,9 +14,9 @@ from torch import Tensor
 from nerv_fl.bootstrap.forecast_measures import reliability
 from nerv_fl.data.consensus import RaceFile
 from nerv_fl.data.consensus_schema import RaceBlock
-from nerv_fl.data.quorum import MAX_CANDIDATES, NO_OUTCOME, votes_at
 from nerv_fl.errors import DataError
 from nerv_fl.models.consensus_inputs import RaceInputs, RaceTargets, make_inputs, standings
+from nerv_fl.quorum import MAX_CANDIDATES, NO_OUTCOME, votes_at
 from nerv_fl.types import BoolArray, FloatArray, IntArray
 
 CONFIDENT: Final = 0.85

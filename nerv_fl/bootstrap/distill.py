@@ -26,9 +26,9 @@ from nerv_fl.bootstrap.consensus_scores import Answers, answers
 from nerv_fl.bootstrap.schedule import warm_cosine
 from nerv_fl.bootstrap.soft_labels import Lesson, Lessons
 from nerv_fl.data.consensus import RaceFile
-from nerv_fl.data.quorum import CUTS
 from nerv_fl.models.consensus_inputs import RaceInputs
 from nerv_fl.models.predictor import Predictor
+from nerv_fl.quorum import CUTS
 from nerv_fl.rng import torch_stream
 from nerv_fl.types import FloatArray
 from nerv_fl.validation import in_range

@@ -34,7 +34,6 @@ from nerv_fl.bootstrap.predictor_checkpoint import restore, snapshot
 from nerv_fl.bootstrap.predictor_plots import plot_predictor
 from nerv_fl.bootstrap.soft_labels import Continue, Lessons
 from nerv_fl.data.consensus import RaceFile
-from nerv_fl.data.quorum import CUTS
 from nerv_fl.errors import ConfigError, DataError
 from nerv_fl.io.atomic import write_atomically
 from nerv_fl.io.checksums import sha256_of
@@ -43,6 +42,7 @@ from nerv_fl.models.consensus_inputs import RaceInputs
 from nerv_fl.models.predictor import Predictor
 from nerv_fl.models.predictor_files import save_predictor, write_int8
 from nerv_fl.models.weights import read_table
+from nerv_fl.quorum import CUTS
 from nerv_fl.threads import use_one_thread
 
 WEIGHTS: Final = "predictor.safetensors"

@@ -12,7 +12,7 @@ from nerv_fl.bootstrap.consensus_scores import Answers
 from nerv_fl.bootstrap.distill import Heldout
 from nerv_fl.bootstrap.figures import COLOURS, INK, new_figure, write_png
 from nerv_fl.bootstrap.forecast_measures import reliability
-from nerv_fl.data.quorum import NO_OUTCOME
+from nerv_fl.quorum import NO_OUTCOME
 from nerv_fl.types import BoolArray, FloatArray, IntArray
 
 MIN_GROUP: Final = 20

@@ -12,11 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID,
 from rich.text import Text
 
 from nerv_fl.config import RunConfig
-from nerv_fl.data.tokens import NANO_PER_NERV
 from nerv_fl.errors import ConfigError
 from nerv_fl.failure_reasons import add_counts
 from nerv_fl.privacy.epsilon import format_epsilon
 from nerv_fl.records import FINAL_CLOSED, RewardRow, RoundRecord, final_measures
+from nerv_fl.tokens import NANO_PER_NERV
 
 if TYPE_CHECKING:
     from nerv_fl.cli.round_progress import Glance, RoundWatch, Watching

@@ -5,7 +5,7 @@
     candidate/valid, tamper, careful, proposer, priority, num_transactions  [candidates]
     candidate/announced_transactions, _energy, _minted                      [candidates]    what its header says
     tx/kind, sender, receiver, amount_nano                                  [transactions]  as in a ledger file
-    event/token                             uint16 [events]                 see `nerv_fl.data.quorum`
+    event/token                             uint16 [events]                 see `nerv_fl.quorum`
     shard/supply_nano, split, sha256                                        [shards]
 
 Races, candidates, transactions and events stand in one order, so counts say which belong to which. Deltas are not

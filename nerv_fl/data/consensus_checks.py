@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nerv_fl.data.consensus_schema import RaceBlock
-from nerv_fl.data.quorum import MAX_CANDIDATES, MAX_EVENTS, NO_OUTCOME, TIMEOUT
-from nerv_fl.data.tokens import BURN, MAX_BATCH, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT
 from nerv_fl.errors import DataError
+from nerv_fl.quorum import MAX_CANDIDATES, MAX_EVENTS, NO_OUTCOME, TIMEOUT
+from nerv_fl.tokens import BURN, MAX_BATCH, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT
 from nerv_fl.types import BoolArray
 
 

@@ -1,4 +1,4 @@
-"""What a consensus file holds; see `nerv_fl.data.consensus` for the file, and `nerv_fl.data.quorum` for what a race is.
+"""What a consensus file holds; see `nerv_fl.data.consensus` for the file, and `nerv_fl.quorum` for what a race is.
 
 Shapes: R races, C candidates of all races, E events, N transactions.
 """
@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from nerv_fl.data.quorum import MAX_VALIDATORS
+from nerv_fl.quorum import MAX_VALIDATORS
 from nerv_fl.types import FloatArray, IntArray
 
 SCHEMA_VERSION: Final = 1

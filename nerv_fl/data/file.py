@@ -145,7 +145,7 @@ class LedgerFile:
         )
 
     def shard_kinds(self) -> npt.NDArray[np.uint8]:
-        """Return the kind of each chain's shard, uint8 [chains]: indices into `nerv_fl.data.tokens.SHARD_KINDS`.
+        """Return the kind of each chain's shard, uint8 [chains]: indices into `nerv_fl.tokens.SHARD_KINDS`.
 
         Raises:
             DataError: If the file is damaged.

@@ -65,7 +65,7 @@ class ChainBlock:
     Attributes:
         balances: int64 [C, S + 1, A], NANO.
         supply_nano: int64 [C], the supply at step 0.
-        shard_kind: uint8 [C], index into `nerv_fl.data.tokens.SHARD_KINDS`.
+        shard_kind: uint8 [C], index into `nerv_fl.tokens.SHARD_KINDS`.
         kind: uint8 [N].
         sender: uint16 [N].
         receiver: uint16 [N].

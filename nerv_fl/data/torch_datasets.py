@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from nerv_fl.data.load import LoadFile
 from nerv_fl.data.load_schema import HORIZON
 from nerv_fl.data.multi_file import open_ledger
-from nerv_fl.data.tokens import tokens
+from nerv_fl.tokens import tokens
 from nerv_fl.validation import in_range
 
 

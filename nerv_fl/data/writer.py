@@ -13,8 +13,8 @@ from nerv_fl.data.file import LedgerFile
 from nerv_fl.data.read_errors import naming_damage
 from nerv_fl.data.samples import COLUMNS, ChainBlock, ContentDigest, chain_digests
 from nerv_fl.data.schema import DTYPES, JOINED_BY, SCHEMA_VERSION, LedgerInfo, chunk_shape, fixed_shapes
-from nerv_fl.data.tokens import MAX_BATCH, MAX_SUPPLY_NANO
 from nerv_fl.errors import DataError
+from nerv_fl.tokens import MAX_BATCH, MAX_SUPPLY_NANO
 
 
 def write_ledger(

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from nerv_fl.data import Samples
-from nerv_fl.data.tokens import bucket, tokens
 from nerv_fl.rng import stream
+from nerv_fl.tokens import bucket, tokens
 from nerv_fl.types import BoolArray, FloatArray, IntArray
 
 MIN_MASK_RATE = 0.15

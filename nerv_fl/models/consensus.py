@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from nerv_fl.data.quorum import DISPUTED, MAX_CANDIDATES, MAX_EVENTS, NO_OUTCOME, PAST, Standing, standing
 from nerv_fl.models.consensus_inputs import DELTA_WIDTH, HEADER, RaceInputs
+from nerv_fl.quorum import DISPUTED, MAX_CANDIDATES, MAX_EVENTS, NO_OUTCOME, PAST, Standing, standing
 from nerv_fl.types import FloatArray
 
 INPUTS: Final = ("tokens", "headers", "deltas", "past")

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from nerv_fl.data import Batches
 from nerv_fl.data.consensus_schema import RaceBlock
-from nerv_fl.data.quorum import MAX_CANDIDATES, NO_OUTCOME, PAD_TOKEN, PAST, VOTE, Standing, standing
 from nerv_fl.models.homomorphism import batch_delta
+from nerv_fl.quorum import MAX_CANDIDATES, NO_OUTCOME, PAD_TOKEN, PAST, VOTE, Standing, standing
 from nerv_fl.types import FloatArray, IntArray
 from nerv_fl.validation import in_range
 

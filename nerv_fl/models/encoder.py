@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nerv_fl.data.tokens import CLS_TOKEN, NUM_BUCKETS
 from nerv_fl.errors import ConfigError
 from nerv_fl.models.attention import Block
 from nerv_fl.models.presets import Preset
 from nerv_fl.privacy.layers import Embedding, LayerNorm, Linear, Positions
+from nerv_fl.tokens import CLS_TOKEN, NUM_BUCKETS
 from nerv_fl.validation import one_of
 
 FIXED_POINT_SCALE = 2.0**16

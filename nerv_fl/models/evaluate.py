@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nerv_fl.data.tokens import NUM_BUCKETS, bucket
 from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.losses import masked_cross_entropy, sample_losses
+from nerv_fl.tokens import NUM_BUCKETS, bucket
 from nerv_fl.types import BoolArray, FloatArray, IntArray
 
 

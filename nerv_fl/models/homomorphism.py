@@ -21,9 +21,9 @@ import numpy.typing as npt
 from scipy.stats import beta
 
 from nerv_fl.data import Batches, Samples
-from nerv_fl.data.tokens import NO_ACCOUNT
 from nerv_fl.errors import DataError
 from nerv_fl.records import Homomorphism
+from nerv_fl.tokens import NO_ACCOUNT
 from nerv_fl.types import BoolArray, FloatArray, IntArray
 
 Number = TypeVar("Number", bound=np.generic)

@@ -25,7 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nerv_fl.data.quorum import (
+from nerv_fl.models.consensus_inputs import DELTA_WIDTH, HEADER
+from nerv_fl.quorum import (
     DISPUTE,
     EVIDENCE,
     MAX_CANDIDATES,
@@ -36,7 +37,6 @@ from nerv_fl.data.quorum import (
     TIMEOUT,
     VOTE,
 )
-from nerv_fl.models.consensus_inputs import DELTA_WIDTH, HEADER
 
 EVENT_WIDTH: Final = 96
 WIDTH: Final = 184

@@ -15,7 +15,6 @@ from typing import Final
 import torch
 from safetensors.torch import save
 
-from nerv_fl.data.quorum import MAX_CANDIDATES, PAST
 from nerv_fl.errors import CheckpointError
 from nerv_fl.io.atomic import write_atomically
 from nerv_fl.models.consensus import INPUTS, OUTPUTS
@@ -24,6 +23,7 @@ from nerv_fl.models.onnx_legacy import write_traced_onnx
 from nerv_fl.models.predictor import Predictor
 from nerv_fl.models.quantize import quantize_onnx
 from nerv_fl.models.tensor_files import read_facts, read_tensors, require_tensors, with_sorted_header
+from nerv_fl.quorum import MAX_CANDIDATES, PAST
 
 KIND: Final = "consensus predictor"
 INT8_BYTES: Final = 1.8e6

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from nerv_fl.config import PRESET_NAMES
-from nerv_fl.data.tokens import sequence_length, vocabulary_size
+from nerv_fl.tokens import sequence_length, vocabulary_size
 from nerv_fl.validation import one_of
 
 

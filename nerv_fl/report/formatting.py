@@ -3,7 +3,7 @@
 import math
 from typing import Final
 
-from nerv_fl.data.tokens import NANO_PER_NERV
+from nerv_fl.tokens import NANO_PER_NERV
 
 MISSING: Final = "\N{EN DASH}"
 """What stands where a number does not exist."""

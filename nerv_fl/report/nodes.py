@@ -4,13 +4,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
 
-from nerv_fl.data.tokens import NANO_PER_NERV
 from nerv_fl.records import RewardRow
 from nerv_fl.report.bars import Bar, Interval, bar_chart, interval_chart
 from nerv_fl.report.formatting import exact_nano, fixed, nerv, plural, short, signed, tiny
 from nerv_fl.report.layout import Cell, figure, section, strong, table
 from nerv_fl.report.load import Run
 from nerv_fl.report.markup import Html, el, join
+from nerv_fl.tokens import NANO_PER_NERV
 
 SHOWN: Final = 15
 """Rows of the leaderboard that are not folded away."""

@@ -8,8 +8,8 @@ from torch import Tensor
 from datagen.consensus.generate import RaceShape, generate_races
 from nerv_fl.bootstrap.consensus_scores import Logits, RaceScores, answers, score
 from nerv_fl.data.consensus import RaceFile
-from nerv_fl.data.quorum import CUTS, NO_OUTCOME
 from nerv_fl.models.consensus_inputs import RaceInputs
+from nerv_fl.quorum import CUTS, NO_OUTCOME
 from nerv_fl.rng import stream
 from nerv_fl.types import FloatArray
 

@@ -9,10 +9,10 @@ import torch
 
 from nerv_fl.bootstrap.privileged_features import Hints, hinted
 from nerv_fl.config import BootstrapConfig
-from nerv_fl.data.tokens import NUM_BUCKETS
 from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.rng import stream
+from nerv_fl.tokens import NUM_BUCKETS
 from nerv_fl.types import FloatArray
 from tests.bootstrap.tiny import SETTINGS, TINY, make_config, make_data, run, weights
 

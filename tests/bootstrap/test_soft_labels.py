@@ -9,8 +9,8 @@ import torch
 from datagen.consensus.generate import RaceShape, generate_races, play_on
 from nerv_fl.bootstrap.soft_labels import Lessons
 from nerv_fl.data.consensus import RaceFile
-from nerv_fl.data.quorum import VOTE
 from nerv_fl.errors import ConfigError, DataError
+from nerv_fl.quorum import VOTE
 from nerv_fl.rng import stream
 from nerv_fl.types import FloatArray, IntArray
 

@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from nerv_fl.data import Samples
-from nerv_fl.data.tokens import tokens
 from nerv_fl.data.torch_datasets import LedgerSamples, TokenPair, collate
 from nerv_fl.errors import ConfigError, DataError
+from nerv_fl.tokens import tokens
 from tests.data.small_ledger import ACCOUNTS, CHAINS, STEPS, make_block
 
 

@@ -14,8 +14,8 @@ from datagen import export
 from datagen.export import export_load_parquet, export_parquet, export_seed_layout
 from nerv_fl.data import ChainBlock, open_ledger, write_ledger
 from nerv_fl.data.load_schema import DTYPES, FEATURES, KIND, SCHEMA_VERSION, shapes
-from nerv_fl.data.tokens import BURN, MINT, NO_ACCOUNT, tokens
 from nerv_fl.errors import ConfigError
+from nerv_fl.tokens import BURN, MINT, NO_ACCOUNT, tokens
 from nerv_fl.types import IntArray
 from tests.data.small_ledger import ACCOUNTS, CHAINS, STEPS, make_block
 

@@ -13,8 +13,8 @@ from datagen.card import Card
 from datagen.ledger_card import ledger_card, lorenz
 from datagen.ledger_checks import LedgerReport, verify_ledger
 from nerv_fl.data import ChainBlock, write_ledger
-from nerv_fl.data.tokens import BURN, MINT, NO_ACCOUNT, TRANSFER
 from nerv_fl.errors import DataError
+from nerv_fl.tokens import BURN, MINT, NO_ACCOUNT, TRANSFER
 
 TRANSACTIONS = [
     (TRANSFER, 0, 1, 400),  # chain 0, step 0

@@ -11,8 +11,8 @@ import pytest
 from datagen import ledger_checks as invariants
 from datagen.ledger_checks import verify_ledger
 from nerv_fl.data import ChainBlock, write_ledger, writer
-from nerv_fl.data.tokens import BURN, MINT, NO_ACCOUNT, TRANSFER, tokens
 from nerv_fl.errors import DataError
+from nerv_fl.tokens import BURN, MINT, NO_ACCOUNT, TRANSFER, tokens
 from nerv_fl.types import IntArray
 
 NOBODY = NO_ACCOUNT

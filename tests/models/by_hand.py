@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from nerv_fl.data import Batches, Samples
-from nerv_fl.data.tokens import BURN, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER
 from nerv_fl.models.homomorphism import Numerator
+from nerv_fl.tokens import BURN, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import numpy as np
 from datagen.consensus.generate import RaceShape, mempools
 from datagen.consensus.simulate import simulate
 from nerv_fl.data.consensus_schema import RaceBlock
-from nerv_fl.data.quorum import votes_at
 from nerv_fl.models.consensus_inputs import RaceInputs, make_inputs
+from nerv_fl.quorum import votes_at
 from nerv_fl.rng import stream
 from nerv_fl.types import FloatArray, IntArray
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from nerv_fl.data import Samples
-from nerv_fl.data.tokens import bucket, tokens
 from nerv_fl.models.batch import StateBatch, balance_weights, draw_masks, evaluation_masks, movement
 from nerv_fl.rng import stream
+from nerv_fl.tokens import bucket, tokens
 
 
 def test_every_sample_has_a_masked_balance() -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from nerv_fl.data.consensus_schema import RaceBlock
-from nerv_fl.data.quorum import NO_OUTCOME, VOTE, standing
 from nerv_fl.models.consensus import ConsensusPredictor
 from nerv_fl.models.consensus_inputs import RaceInputs, event_stops, make_inputs
 from nerv_fl.models.predictor import Predictor
 from nerv_fl.models.predictor_files import write_onnx
+from nerv_fl.quorum import NO_OUTCOME, VOTE, standing
 from nerv_fl.rng import torch_stream
 from tests.models.races import draw_block, draw_table, half_of_the_votes
 

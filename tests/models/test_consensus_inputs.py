@@ -7,11 +7,11 @@ import torch
 from datagen.consensus.generate import RaceShape, mempools
 from datagen.consensus.simulate import simulate
 from nerv_fl.data.consensus_schema import RaceBlock
-from nerv_fl.data.quorum import NO_OUTCOME, PAD_TOKEN, VOTE
-from nerv_fl.data.tokens import NO_ACCOUNT
 from nerv_fl.errors import ConfigError
 from nerv_fl.models.consensus_inputs import DELTA_WIDTH, event_stops, join_inputs, make_inputs, race_deltas
+from nerv_fl.quorum import NO_OUTCOME, PAD_TOKEN, VOTE
 from nerv_fl.rng import stream
+from nerv_fl.tokens import NO_ACCOUNT
 from nerv_fl.types import FloatArray
 
 SHAPE = RaceShape(shards=1, races=60, accounts=32, max_transactions=8, seed=2)

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nerv_fl.data import Samples
-from nerv_fl.data.tokens import tokens
 from nerv_fl.errors import ConfigError
 from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.encoder import Encoder, centre, get_flat, round_fixed_point, set_flat
 from nerv_fl.models.presets import Preset
 from nerv_fl.privacy.layers import Embedding, LayerNorm, Linear, Positions
 from nerv_fl.rng import torch_stream
+from nerv_fl.tokens import tokens
 
 # --- Rounding ---------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from nerv_fl.data import Samples
-from nerv_fl.data.tokens import NUM_BUCKETS, bucket
 from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.encoder import Encoder, get_flat, set_flat
 from nerv_fl.models.evaluate import (
@@ -24,6 +23,7 @@ from nerv_fl.models.evaluate import (
 )
 from nerv_fl.models.losses import sample_losses
 from nerv_fl.models.presets import Preset
+from nerv_fl.tokens import NUM_BUCKETS, bucket
 
 FLOOR = 0.05
 

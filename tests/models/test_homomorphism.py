@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nerv_fl.data import Samples
-from nerv_fl.data.tokens import MAX_SUPPLY_NANO
 from nerv_fl.errors import DataError
 from nerv_fl.models.encoder import Encoder
 from nerv_fl.models.homomorphism import (
@@ -29,6 +28,7 @@ from nerv_fl.models.homomorphism import (
     integer_table,
     state_numerator,
 )
+from nerv_fl.tokens import MAX_SUPPLY_NANO
 from nerv_fl.types import IntArray
 from tests.models.by_hand import (
     Transaction,

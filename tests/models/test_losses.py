@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from nerv_fl.data import Samples
-from nerv_fl.data.tokens import MINT, TRANSFER
 from nerv_fl.models import encoder as encoder_module
 from nerv_fl.models.batch import StateBatch
 from nerv_fl.models.encoder import Encoder, get_flat, set_flat
@@ -25,6 +24,7 @@ from nerv_fl.models.losses import (
     sample_losses_through_table,
 )
 from nerv_fl.models.presets import Preset
+from nerv_fl.tokens import MINT, TRANSFER
 
 FloatArray = npt.NDArray[np.float64]
 FLOOR = 0.05

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nerv_fl.data.quorum import DISPUTE, EVIDENCE, PAD_TOKEN, TIMEOUT, VOTE
 from nerv_fl.models.consensus_inputs import RaceInputs, make_inputs
 from nerv_fl.models.predictor import FACTS, Predictor, race_facts
+from nerv_fl.quorum import DISPUTE, EVIDENCE, PAD_TOKEN, TIMEOUT, VOTE
 from nerv_fl.rng import stream, torch_stream
 from tests.models.races import draw_block, draw_inputs, draw_table, half_of_the_votes
 

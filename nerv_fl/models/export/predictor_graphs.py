@@ -13,11 +13,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from nerv_fl.data.quorum import MAX_CANDIDATES, NO_OUTCOME, PAD_TOKEN, PAST
 from nerv_fl.models.consensus import INPUTS, OUTPUTS
 from nerv_fl.models.consensus_inputs import DELTA_WIDTH, HEADER
 from nerv_fl.models.export.encoder_graphs import Graph, Port
 from nerv_fl.models.predictor import Predictor
+from nerv_fl.quorum import MAX_CANDIDATES, NO_OUTCOME, PAD_TOKEN, PAST
 from nerv_fl.rng import torch_stream
 
 _SHAPES: Final[Mapping[str, tuple[int | str, ...]]] = {

@@ -9,7 +9,7 @@ from datagen.consensus.candidates import AMOUNT, MINTED, REPLAY, SIGN
 from datagen.consensus.generate import RaceShape, mempools
 from datagen.consensus.simulate import continued, simulate
 from nerv_fl.data.consensus_schema import RaceBlock
-from nerv_fl.data.quorum import (
+from nerv_fl.quorum import (
     CUTS,
     DISPUTE,
     EVIDENCE,
@@ -22,7 +22,7 @@ from nerv_fl.data.quorum import (
     unpack,
     votes_at,
 )
-from nerv_fl.data.tokens import MINT, NO_ACCOUNT
+from nerv_fl.tokens import MINT, NO_ACCOUNT
 from nerv_fl.types import FloatArray
 
 SHAPE = RaceShape(shards=8, races=200, accounts=64, max_transactions=12, seed=5)

@@ -13,8 +13,8 @@ from datagen.ledger.kinds import traits_of
 from datagen.ledger.roles import Cast, num_rich, role_starts, solve_scale
 from datagen.ledger_checks import LedgerReport, verify_ledger
 from nerv_fl.data import LedgerFile
-from nerv_fl.data.tokens import BURN, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER
 from nerv_fl.errors import ConfigError
+from nerv_fl.tokens import BURN, MAX_SUPPLY_NANO, MINT, NO_ACCOUNT, TRANSFER
 
 SMALL = {"chains": 40, "steps": 3, "accounts": 64, "max_transactions": 16, "profile": "live", "seed": 7}
 

@@ -10,7 +10,7 @@ from datagen.ledger.kinds import KINDS, draw_kinds, traits_of
 from datagen.ledger.roles import ROLES, role_starts
 from datagen.ledger_checks import verify_ledger
 from nerv_fl.data import LedgerFile
-from nerv_fl.data.tokens import NO_ACCOUNT, SHARD_KINDS
+from nerv_fl.tokens import NO_ACCOUNT, SHARD_KINDS
 from nerv_fl.types import FloatArray
 
 ACCOUNTS = 64

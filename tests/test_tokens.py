@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nerv_fl.data.tokens import (
+from nerv_fl.errors import DataError
+from nerv_fl.tokens import (
     BUCKET_EDGES,
     MAX_SUPPLY_NANO,
     NUM_BUCKETS,
@@ -14,7 +15,6 @@ from nerv_fl.data.tokens import (
     tokens,
     vocabulary_size,
 )
-from nerv_fl.errors import DataError
 
 LARGEST = 2**63 - 1
 balances = st.one_of(

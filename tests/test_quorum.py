@@ -2,7 +2,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from nerv_fl.data.quorum import (
+from nerv_fl.errors import DataError
+from nerv_fl.quorum import (
     DISPUTE,
     EVIDENCE,
     NO_OUTCOME,
@@ -13,7 +14,6 @@ from nerv_fl.data.quorum import (
     standing,
     unpack,
 )
-from nerv_fl.errors import DataError
 
 Tokens = npt.NDArray[np.uint16]
 Weights = npt.NDArray[np.uint16]
